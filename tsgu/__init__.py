@@ -1,0 +1,60 @@
+"""Differentiable sparse linear solves for PyTorch. Names are loaded on first use, so that importing needs no torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
+    from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
+    from tsgu._direct import direct
+    from tsgu._matrix import Pattern, SparseMatrix
+    from tsgu._solve import sparse_generic_solve
+    from tsgu.krylov import bicgstab, gmres, linear_cg, minres
+
+__all__ = [
+    "BICGSTABSettings",
+    "ColumnInfo",
+    "ConvergenceWarning",
+    "LinearCGSettings",
+    "Log",
+    "MINRESSettings",
+    "Pattern",
+    "SolveInfo",
+    "SparseMatrix",
+    "bicgstab",
+    "direct",
+    "gmres",
+    "linear_cg",
+    "minres",
+    "record",
+    "sparse_generic_solve",
+]
+
+_HOME = {
+    "tsgu._core._settings": ("BICGSTABSettings", "LinearCGSettings", "MINRESSettings"),
+    "tsgu._core._status": ("ColumnInfo", "ConvergenceWarning", "Log", "SolveInfo", "record"),
+    "tsgu._direct": ("direct",),
+    "tsgu._matrix": ("Pattern", "SparseMatrix"),
+    "tsgu._solve": ("sparse_generic_solve",),
+    "tsgu.krylov": ("bicgstab", "gmres", "linear_cg", "minres"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            break
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f'tsgu.{name} needs PyTorch: pip install "tsgu[torch]"') from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""What the PyTorch and the JAX package share; NumPy and SciPy only."""

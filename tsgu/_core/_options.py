@@ -1,0 +1,103 @@
+"""The keyword arguments of a method, and the stopping rule that they describe.
+
+A column is solved when its true residual satisfies
+
+    ||b - A x|| <= max(rtol ||b||, atol)                          "converged", or
+    ||b - A x|| <= ATTAINABLE eps || |A| |x| + |b| ||             "accuracy limit":
+
+the second bound is the rounding error made in merely evaluating b - A x (Higham, *Accuracy and Stability of Numerical
+Algorithms*, 2nd ed., section 17), which no solver can be asked to beat in the precision that it is given.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ATTAINABLE = 4.0
+"""Multiple of the rounding error in b - A x that counts as rounding level."""
+
+LOST = 0.1
+"""An accuracy limit above this share of ||b|| leaves no digit of the residual: the system is numerically singular."""
+
+GAIN = 0.5
+"""A run that is started again from the true residual must at least halve it, or the solve has stagnated."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """When a method stops, and for GMRES the length of a cycle."""
+
+    rtol: float
+    atol: float
+    maxiter: int
+    restart: int
+
+
+def default_rtol(eps: float) -> float:
+    """1e-8 in double, 1e-5 in single precision."""
+    return 1e-8 if eps < 1e-10 else 1e-5
+
+
+def stagnation_window(n: int) -> int:
+    """Steps without a smaller residual after which a solve has stagnated.
+
+    Conjugate gradients may need n steps before the residual falls at all (1-D Poisson), so the window is n, within
+    bounds that keep a small system patient and a large one from running for hours to no end.
+    """
+    return min(max(n, 100), 20_000)
+
+
+def resolve_settings(name: str, arguments: Mapping[str, Any], accepted: type | None) -> dict[str, Any]:
+    """Replace ``settings=`` in the arguments by what it stands for."""
+    arguments = dict(arguments)
+    settings = arguments.pop("settings", None)
+    if settings is None:
+        return arguments
+    if accepted is None or not isinstance(settings, accepted):
+        expected = "no settings object" if accepted is None else f"settings of type {accepted.__name__}"
+        raise TypeError(f"settings: {name} accepts {expected}; got {type(settings).__name__}.")
+    for key, value in settings.arguments().items():
+        if key in arguments:
+            raise TypeError(f"settings: {key} must be given once; got it both as {key}= and in {settings!r}.")
+        arguments[key] = value
+    return arguments
+
+
+def check_keywords(name: str, given: Mapping[str, Any], accepted: frozenset[str]) -> None:
+    """Refuse a keyword argument that the method does not have."""
+    unknown = sorted(given.keys() - accepted)
+    if unknown:
+        raise TypeError(
+            f"{name} accepts the keyword arguments {', '.join(sorted(accepted))}; got {', '.join(unknown)}."
+        )
+
+
+def resolve_options(arguments: Mapping[str, Any], n: int, eps: float) -> Options:
+    """Fill in the defaults and check the numbers."""
+    rtol, atol = arguments.get("rtol"), arguments.get("atol")
+    maxiter, restart = arguments.get("maxiter"), arguments.get("restart")
+    return Options(
+        rtol=default_rtol(eps) if rtol is None else _tolerance("rtol", rtol),
+        atol=0.0 if atol is None else _tolerance("atol", atol),
+        maxiter=10 * n if maxiter is None else _count("maxiter", maxiter, 0),
+        restart=min(30 if restart is None else _count("restart", restart, 1), max(n, 1)),
+    )
+
+
+def _tolerance(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
+    return number
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
+    return int(value)

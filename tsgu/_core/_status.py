@@ -1,0 +1,283 @@
+"""What became of a solve: status, log and warning, the same objects for both packages."""
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+ADVICE = {
+    "converged": "",
+    "accuracy limit": "",
+    "numerically singular": (
+        "A is singular to working precision: no digit of the residual is significant. Check boundary conditions and "
+        "constraints, or solve in double precision."
+    ),
+    "iteration limit": "Raise maxiter, give a preconditioner M, or use direct.",
+    "stagnation": "The residual stopped falling. Give a preconditioner M, try another method, or use direct.",
+    "breakdown": "The recurrence broke down. Try gmres or direct, or another x0 or M.",
+    "non-finite": "The right-hand side of this column is not finite, so the solution is NaN there.",
+    "singular": "A is singular: direct found no nonzero pivot.",
+    "inaccurate": "The factorisation lost too many digits. Scale the rows and columns of A, or solve in double precision.",
+    "not verified": "",
+    "residual above verify": (
+        "The solver given returned without solving the system. Tighten its tolerance, or pass verify=None if this "
+        "accuracy is what you want."
+    ),
+}
+"""What to do about each status; no advice where nothing is wrong."""
+
+SEVERITY = {status: rank for rank, status in enumerate(("converged", "not verified", "accuracy limit"))}
+
+SOUND = frozenset(SEVERITY)
+"""The statuses that call for no warning."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve, forward or adjoint, did not reach its target; the message says which, how far, and what to change.
+
+    ``warnings.simplefilter("error", tsgu.ConvergenceWarning)`` turns it into an exception, in the backward pass too.
+
+    Examples
+    --------
+    >>> import warnings, tsgu
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", tsgu.ConvergenceWarning)
+    """
+
+
+@dataclass(frozen=True)
+class ColumnInfo:
+    """One right-hand side: status, steps taken, true relative residual, and the residual after each step."""
+
+    status: str
+    iterations: int | None
+    residual: float | None
+    history: npt.NDArray[Any] | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class SolveInfo:
+    """What one solve, forward or adjoint, measured. What was not measured is None.
+
+    Attributes
+    ----------
+    method : str
+        Name of the method.
+    transposed : bool
+        Whether the system was that of the transpose (as in the adjoint of a forward solve).
+    status : str
+        The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
+        "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "non-finite",
+        "residual above verify", or "not verified".
+    iterations : int or None
+        The most steps that a column took.
+    residual : float or None
+        The largest true relative residual ``||b - A x|| / ||b||`` of the columns.
+    history : ndarray or None
+        Relative residual after each step, as the method's recurrence has it, of the column with the most steps.
+    seconds : float or None
+        Wall-clock time.
+    columns : tuple of ColumnInfo
+        The same for each right-hand side.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.eye(3).to_sparse()
+    >>> with tsgu.record() as log:
+    ...     x = tsgu.sparse_generic_solve(A, torch.ones(3), solve=tsgu.linear_cg)
+    >>> log[0].status, log[0].iterations
+    ('converged', 1)
+    """
+
+    method: str
+    transposed: bool
+    status: str
+    iterations: int | None
+    residual: float | None
+    history: npt.NDArray[Any] | None = field(repr=False, compare=False)
+    seconds: float | None
+    columns: tuple[ColumnInfo, ...] = field(repr=False)
+
+    @property
+    def converged(self) -> bool:
+        """Whether every column is solved, to its target or to rounding level."""
+        return self.status in ("converged", "accuracy limit")
+
+
+def summarize(method: str, transposed: bool, columns: Sequence[ColumnInfo], seconds: float | None) -> SolveInfo:
+    """The columns of one solve as a :class:`SolveInfo`."""
+    if not columns:
+        return SolveInfo(method, transposed, "converged", 0, 0.0, None, seconds, ())
+    worst = max(columns, key=_badness)
+    longest = max(columns, key=lambda column: column.iterations or 0)
+    residuals = [column.residual for column in columns if column.residual is not None]
+    return SolveInfo(
+        method=method,
+        transposed=transposed,
+        status=worst.status,
+        iterations=longest.iterations,
+        residual=float(np.max(residuals)) if residuals else None,  # np.max keeps a NaN, max does not
+        history=longest.history,
+        seconds=seconds,
+        columns=tuple(columns),
+    )
+
+
+def _badness(column: ColumnInfo) -> tuple[int, float]:
+    residual = column.residual if column.residual is not None else 0.0
+    return SEVERITY.get(column.status, len(SEVERITY)), float("inf") if np.isnan(residual) else residual
+
+
+class Log(Sequence[SolveInfo]):
+    """The solves made inside ``with record() as log``, in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self._infos: list[SolveInfo] = []
+
+    @overload
+    def __getitem__(self, index: int) -> SolveInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SolveInfo]: ...
+    def __getitem__(self, index: int | slice) -> SolveInfo | Sequence[SolveInfo]:
+        return self._infos[index]
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __repr__(self) -> str:
+        head = ("method", "system", "status", "iterations", "residual", "seconds")
+        rows = [head] + [
+            (
+                info.method,
+                "A^T" if info.transposed else "A",
+                info.status,
+                _or_dash(info.iterations, "d"),
+                _or_dash(info.residual, ".1e"),
+                _or_dash(info.seconds, ".3f"),
+            )
+            for info in self._infos
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the residual history of each solve.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if None.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        if ax is None:
+            try:
+                from matplotlib import pyplot
+            except ImportError as error:
+                raise ImportError('log.plot() needs matplotlib: pip install "tsgu[plot]"') from error
+            ax = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
+        for number, info in enumerate(self._infos):
+            if info.history is not None and info.history.size:
+                system = "adjoint" if info.transposed else "forward"
+                line = ax.plot(info.history, label=f"{number}: {info.method}, {system}, {info.status}")[0]
+                if info.history.size == 1:
+                    line.set_marker("o")
+        ax.set_xlabel("step")
+        ax.set_ylabel("relative residual")
+        if ax.lines:
+            ax.set_yscale("log")
+            ax.legend()
+        return ax
+
+
+def _or_dash(value: Any, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+_logs: list[Log] = []  # a process-wide list: backward passes and callbacks run in threads of the frameworks' own
+_lock = threading.Lock()
+
+
+@contextmanager
+def record() -> Iterator[Log]:
+    """Collect a :class:`SolveInfo` for every solve inside the block, adjoint ones included.
+
+    Solves made by other threads during the block are collected too, since a backward pass may run in one.
+
+    Yields
+    ------
+    Log
+        A sequence of :class:`SolveInfo`, with ``plot()``; printing it shows a table.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse().requires_grad_()
+    >>> with tsgu.record() as log:
+    ...     tsgu.sparse_generic_solve(A, torch.ones(2), solve=tsgu.linear_cg).sum().backward()
+    >>> [(info.transposed, info.status) for info in log]
+    [(False, 'converged'), (True, 'converged')]
+    """
+    log = Log()
+    with _lock:
+        _logs.append(log)
+    try:
+        yield log
+    finally:
+        with _lock:
+            _logs[:] = [other for other in _logs if other is not log]
+
+
+def recording() -> bool:
+    """Whether anybody wants residual histories."""
+    return bool(_logs)
+
+
+def report(info: SolveInfo, target: float | None, advice: str = "") -> None:
+    """Hand the outcome of a solve to the logs, and warn if it is not sound."""
+    with _lock:
+        for log in _logs:
+            log._infos.append(info)
+    if info.status not in SOUND:
+        warnings.warn(describe(info, target, advice), ConvergenceWarning, stacklevel=_user_frame())
+
+
+def describe(info: SolveInfo, target: float | None, advice: str = "") -> str:
+    """The text of the warning: which solve, which column, how far it got, and what to change."""
+    bad = [index for index, column in enumerate(info.columns) if column.status not in SOUND]
+    index = max(bad, key=lambda index: _badness(info.columns[index]))
+    column = info.columns[index]
+    place = "" if len(info.columns) == 1 else f"column {index} of {len(info.columns)}"
+    if len(bad) > 1:
+        place += f", and {len(bad) - 1} more"
+    system = "adjoint system (A^T)" if info.transposed else "forward system"
+    reached = [] if column.residual is None else [f"relative residual {column.residual:.1e}"]
+    reached += [] if target is None else [f"target {target:.1e}"]
+    reached += [] if column.iterations is None else [f"{column.iterations} steps"]
+    facts = "; ".join([part for part in (place, ", ".join(reached)) if part])
+    return f"{info.method} on the {system}: {column.status}; {facts}. {advice or ADVICE[column.status]}"
+
+
+def _user_frame() -> int:
+    """The stacklevel of the first frame outside the packages, so that the warning points at the user's line."""
+    inside = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    packages = tuple(os.path.join(inside, name) + os.sep for name in ("tsgu", "tsgu_jax"))
+    level, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(packages) and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    return level

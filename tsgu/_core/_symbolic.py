@@ -1,0 +1,134 @@
+"""Symbolic work on a sparsity pattern: canonical order, duplicates, row pointers, transpose. Indices only, no values."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+Indices = npt.NDArray[Any]
+
+_LARGEST_INT32 = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True, eq=False)
+class Symbolic:
+    """A pattern in canonical order: row-major, each position once.
+
+    Parameters
+    ----------
+    indptr : ndarray, shape (m + 1,)
+        Where each row begins among the stored entries.
+    row, col : ndarray, shape (nnz,)
+        Position of each stored entry; 32-bit where everything fits, which is what the products of torch and SciPy want.
+    shape : tuple of int
+        (m, n).
+    order : ndarray or None
+        Canonical values are ``given[order]``; None where the given order is canonical already.
+    merge : ndarray or None
+        Where entries repeat a position: canonical values are the sums of the given ones over equal ``merge``.
+    """
+
+    indptr: Indices
+    row: Indices
+    col: Indices
+    shape: tuple[int, int]
+    order: Indices | None = None
+    merge: Indices | None = None
+
+    @property
+    def nnz(self) -> int:
+        return self.col.size
+
+    @cached_property
+    def transposition(self) -> Indices:
+        """Permutation such that ``values[transposition]`` are the values of the transpose in canonical order."""
+        entries = sp.csr_array((np.arange(self.nnz, dtype=self.col.dtype), self.col, self.indptr), shape=self.shape)
+        return entries.tocsc().data
+
+    @cached_property
+    def transpose(self) -> "Symbolic":
+        """The pattern of the transpose."""
+        order = self.transposition
+        row, col = self.col[order], self.row[order]
+        return Symbolic(_pointers(row, self.shape[1], self.col.dtype), row, col, (self.shape[1], self.shape[0]))
+
+    @cached_property
+    def is_symmetric(self) -> bool:
+        """Whether (j, i) is stored wherever (i, j) is."""
+        if self.shape[0] != self.shape[1]:
+            return False
+        other = self.transpose
+        return np.array_equal(self.indptr, other.indptr) and np.array_equal(self.col, other.col)
+
+    @cached_property
+    def keys(self) -> Indices:
+        """row * n + col of each stored entry, increasing: where an entry is looked up."""
+        return self.row.astype(np.int64) * self.shape[1] + self.col
+
+
+def from_coo(row: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
+    """Bring coordinates in any order, with or without repeats, into canonical form.
+
+    Raises
+    ------
+    ValueError
+        If an index lies outside ``shape``.
+    """
+    _check_range("row", row, shape[0])
+    _check_range("col", col, shape[1])
+    dtype = index_dtype(row.size, shape)
+    keys = row.astype(np.int64) * shape[1] + col
+    steps = np.diff(keys)
+    if np.all(steps > 0):
+        return Symbolic(_pointers(row, shape[0], dtype), row.astype(dtype), col.astype(dtype), shape)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.ones(keys.size, dtype=bool)
+    first[1:] = keys[1:] != keys[:-1]
+    if first.all():
+        row, col = row[order], col[order]
+        return Symbolic(_pointers(row, shape[0], dtype), row.astype(dtype), col.astype(dtype), shape, order=order)
+    merge = np.empty(keys.size, dtype=np.int64)
+    merge[order] = np.cumsum(first) - 1
+    row, col = row[order[first]], col[order[first]]
+    return Symbolic(_pointers(row, shape[0], dtype), row.astype(dtype), col.astype(dtype), shape, merge=merge)
+
+
+def from_csr(indptr: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
+    """The same for row pointers and column indices.
+
+    Raises
+    ------
+    ValueError
+        If the row pointers do not count the column indices, or an index lies outside ``shape``.
+    """
+    counts = np.diff(indptr)
+    if indptr.size != shape[0] + 1 or indptr[0] != 0 or indptr[-1] != col.size or np.any(counts < 0):
+        raise ValueError(
+            f"row pointers must rise from 0 to the number of column indices, {col.size}, in {shape[0] + 1} steps; "
+            f"got {indptr.size} pointers from {indptr[0]} to {indptr[-1]}."
+        )
+    row = np.repeat(np.arange(shape[0], dtype=index_dtype(col.size, shape)), counts)
+    return from_coo(row, col, shape)
+
+
+def index_dtype(nnz: int, shape: tuple[int, int]) -> type[np.signedinteger[Any]]:
+    """32-bit where the entries and both sides can be counted in it."""
+    return np.int32 if max(nnz, *shape) <= _LARGEST_INT32 else np.int64
+
+
+def _pointers(row: Indices, m: int, dtype: npt.DTypeLike) -> Indices:
+    pointers = np.zeros(m + 1, dtype=dtype)
+    np.cumsum(np.bincount(row, minlength=m), out=pointers[1:])
+    return pointers
+
+
+def _check_range(name: str, index: Indices, size: int) -> None:
+    if index.size and (index.min() < 0 or index.max() >= size):
+        bad = int(np.count_nonzero((index < 0) | (index >= size)))
+        raise ValueError(
+            f"{name} indices must lie in 0..{size - 1}; got {bad} outside, from {index.min()} to {index.max()}."
+        )

@@ -1,0 +1,82 @@
+"""The words of the argument errors: the argument by name, what is accepted, what arrived, and the remedy."""
+
+DTYPES = "float32, float64, complex64 or complex128"
+
+
+def not_a(name: str, accepted: str, got: object) -> str:
+    return f"{name} must be {accepted}; got {type(got).__name__}."
+
+
+def layout(name: str, accepted: str, got: str, remedy: str = "") -> str:
+    return f"{name} must be {accepted}; got layout {got}.{remedy and ' ' + remedy}"
+
+
+def not_square(shape: tuple[int, ...], kind: str) -> str:
+    return (
+        f"A must be square, (n, n); got {shape} in layout {kind}. "
+        "For rectangular systems minimise |A x - B| with a least-squares solver."
+    )
+
+
+def not_matrix(shape: tuple[int, ...], kind: str) -> str:
+    return (
+        f"A must have two dimensions, (n, n); got {shape} in layout {kind}. "
+        "For a batch over one pattern use SparseMatrix with values of shape (batch, nnz)."
+    )
+
+
+def hybrid(shape: tuple[int, ...]) -> str:
+    return f"A must have scalar entries; got a hybrid sparse tensor whose entries have shape {shape}."
+
+
+def rhs_shape(n: int, got: tuple[int, ...], batch: int | None = None) -> str:
+    expected = f"({n},) or ({n}, k)" if batch is None else f"({batch}, {n}) or ({batch}, {n}, k)"
+    return f"B must have shape {expected} to match A; got {got}."
+
+
+def dtype(name: str, got: object) -> str:
+    return f"{name} must have dtype {DTYPES}; got {got}."
+
+
+def devices(a: object, b: object) -> str:
+    return f"A and B must be on the same device; got A on {a} and B on {b}."
+
+
+def dtypes_differ(a: object, b: object, common: object) -> str:
+    return f"A and B have different dtypes, {a} and {b}; both are promoted to {common}."
+
+
+def non_finite(name: str, count: int, size: int) -> str:
+    return f"{name} must be finite; got {count} non-finite of {size} entries."
+
+
+def not_callable(name: str, got: object) -> str:
+    kind = f"the string {got!r}" if isinstance(got, str) else type(got).__name__
+    remedy = f" Pass the method itself, like {name}=tsgu.{got}." if isinstance(got, str) else ""
+    return f"{name} must be a callable (A, B, **kwargs) -> X or None; got {kind}.{remedy}"
+
+
+def verify(got: object) -> str:
+    return f"verify must be a positive number, or None to leave the result unchecked; got {got!r}."
+
+
+def x0_shape(expected: tuple[int, ...], got: tuple[int, ...]) -> str:
+    return f"x0 must have the shape of B, {expected}; got {got}."
+
+
+def result(name: str, expected: str, got: str) -> str:
+    return f"{name} must return the solution as {expected}; got {got}."
+
+
+def transpose_of_m(method: str) -> str:
+    return (
+        f"M must have a transpose where {method} is differentiated, since the adjoint system needs M.T; got a callable "
+        "without .T. Give M as a matrix, or as an object with __call__ and .T."
+    )
+
+
+def transpose_of_a(method: str) -> str:
+    return (
+        f"A must have a transpose where {method} is differentiated; got a callable without .T. "
+        "Give A as a sparse matrix, or as an object with __call__ and .T."
+    )

@@ -1,0 +1,97 @@
+"""Sparse LU factorisation."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsgu._core import _status, _wording
+from tsgu._core._options import default_rtol
+from tsgu._core._superlu import Factorisation, SingularMatrixError
+from tsgu._matrix import SparseMatrix
+from tsgu._method import Method, call
+
+
+class _DirectSystem:
+    def __init__(self, A: Any, arguments: Mapping[str, Any]) -> None:
+        if not isinstance(A, SparseMatrix):
+            raise TypeError(_wording.not_a("A", "a sparse tensor or a SparseMatrix for direct, which factors it", A))
+        try:
+            self._factors = Factorisation(A.pattern.symbolic, _host(A.values))
+        except SingularMatrixError as error:
+            raise torch.linalg.LinAlgError(f"A must not be singular for direct; got a matrix with {error}.") from error
+
+    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
+        return self._solve(B, False)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        return self._solve(G, True)
+
+    def _solve(self, B: Tensor, transposed: bool) -> Tensor:
+        began = time.perf_counter()
+        b = _host(B)
+        try:
+            x, columns = self._factors.solve(b[:, None] if b.ndim == 1 else b, transposed)
+        except SingularMatrixError as error:
+            raise torch.linalg.LinAlgError(f"A must not be singular for direct; got a matrix with {error}.") from error
+        info = _status.summarize("direct", transposed, columns, time.perf_counter() - began)
+        _status.report(info, default_rtol(self._factors.eps))
+        return torch.from_numpy(x.reshape(b.shape)).to(B)
+
+
+def _host(tensor: Tensor) -> Any:
+    return tensor.detach().resolve_conj().resolve_neg().cpu().numpy()
+
+
+def _direct(A: Any, B: Tensor) -> Tensor:
+    """Solve A X = B by sparse LU factorisation (SuperLU), once for the solution and every derivative.
+
+    On a symmetric pattern the ordering is minimum degree of A + A^T with pivots preferred on the diagonal, and COLAMD
+    otherwise, or where the residual shows that the first was not good enough. A tensor on an accelerator is factored on
+    the host.
+
+    Parameters
+    ----------
+    A : Tensor (sparse COO or CSR) or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128; any nonsingular matrix.
+    B : Tensor, shape (n,) or (n, k)
+        Right-hand sides.
+
+    Returns
+    -------
+    Tensor
+        X, with the shape, dtype and device of B; differentiable with respect to A and B, to any order (a sparse tensor
+        A: to second order, in reverse mode). The adjoint uses the same factors.
+
+    Raises
+    ------
+    torch.linalg.LinAlgError
+        If A is exactly singular.
+    ValueError, TypeError
+        As :func:`sparse_generic_solve`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If A is singular to working precision.
+
+    References
+    ----------
+    J. W. Demmel, S. C. Eisenstat, J. R. Gilbert, X. S. Li and J. W. H. Liu, SIAM J. Matrix Anal. Appl. 20 (1999),
+    720-755.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[0.0, 2.0], [1.0, 1.0]], dtype=torch.float64).to_sparse()
+    >>> tsgu.direct(A, torch.tensor([2.0, 3.0], dtype=torch.float64))
+    tensor([2., 1.], dtype=torch.float64)
+    """
+    return call(direct, A, B)
+
+
+_direct.__name__ = _direct.__qualname__ = "direct"
+
+direct = Method(_direct, _DirectSystem, settings=None, hermitian=False)

@@ -1,0 +1,185 @@
+"""The differentiable sparse solve."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsgu import _checks, _implicit
+from tsgu._matrix import Pattern, SparseMatrix, pattern_of
+from tsgu._method import Method
+from tsgu._system import LinearSystem, Plan
+from tsgu.krylov import minres
+
+
+def sparse_generic_solve(
+    A: Tensor | SparseMatrix,
+    B: Tensor,
+    solve: Callable[..., Any] | None = None,
+    transpose_solve: Callable[..., Any] | None = None,
+    *,
+    verify: float | None = 1e-3,
+    **kwargs: Any,
+) -> Tensor:
+    r"""Solve A X = B for sparse A and dense B, with gradients that keep A's sparsity.
+
+    The gradients follow from the implicit function theorem, whatever solves the system: with upstream gradient G,
+
+    .. math:: A^H \Lambda = G, \qquad \bar B = \Lambda, \qquad
+              \bar A_{ij} = -\sum_k \Lambda_{ik} \overline{X_{jk}} \text{ at the stored entries } (i, j).
+
+    Parameters
+    ----------
+    A : Tensor (sparse COO or CSR) or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128. Repeated positions are added. A SparseMatrix may hold a batch of
+        values on one pattern, shape (batch, n, n).
+    B : Tensor, dense, shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k)
+        Right-hand sides, on the same device. Where the dtypes differ, both are promoted, with a warning, and each
+        gradient has the dtype of its own input.
+    solve : callable, optional
+        ``solve(A, B, **kwargs) -> X`` or ``(X, info)``. One of this package's methods (:data:`linear_cg`,
+        :data:`minres`, :data:`bicgstab`, :data:`gmres`, :data:`direct`), or any other callable, which then receives A as
+        given, detached, and is not differentiated through. MINRES by default, for symmetric (Hermitian) A. A callable
+        with ``prepare(A, **kwargs)`` that returns an object with ``solve(B)`` and ``solve_transpose(G)`` is prepared
+        once for the forward and the adjoint solve.
+    transpose_solve : callable, optional
+        ``transpose_solve(A, G, **kwargs) -> Y`` with A^T Y = G, for the gradients. By default ``solve`` is applied to
+        the transpose of A: for a symmetric matrix that is ``solve`` itself, and for any other it is what a right
+        gradient needs. A method of this package given here is applied to the transpose too.
+    verify : float or None, optional
+        Relative residual above which the result of a callable from outside this package is reported; None leaves it
+        unchecked. The methods of this package check their own targets.
+    **kwargs
+        Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
+        solve alone, and a preconditioner ``M`` is transposed for the adjoint, as ``M.T``.
+
+    Returns
+    -------
+    Tensor
+        X, with the shape of B. Differentiable with respect to A and B. A SparseMatrix: to any order, in reverse and
+        forward mode, under ``torch.func`` and ``vmap``. A sparse tensor: to second order in reverse mode, where it is a
+        leaf or made from a dense tensor; PyTorch loses the second order of ``torch.sparse_coo_tensor(indices, values)``,
+        and a warning says so when it is asked for. Gradients with respect to a sparse tensor come back in its layout and
+        index dtype, coalesced.
+
+    Raises
+    ------
+    ValueError
+        If A or B is not a tensor; if A is not square or B does not match it; if they lie on different devices; if A, B or
+        x0 has entries that are not finite; if an argument is out of range.
+    TypeError
+        If A is neither COO nor CSR, or B is not dense; if a dtype is not supported; if a solver is not callable or
+        returns something else than the solution; if a method does not have a keyword argument; if a preconditioner that
+        cannot be transposed would be needed for a gradient.
+    torch.linalg.LinAlgError
+        If A is exactly singular, from ``direct``.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a column misses its target, in the forward or in the adjoint solve.
+    UserWarning
+        If A and B have different dtypes, or a second derivative is lost inside PyTorch.
+
+    See Also
+    --------
+    record : what each solve did.
+
+    References
+    ----------
+    S. G. Krantz and H. R. Parks, *The Implicit Function Theorem*, Birkhauser 2003; M. B. Giles, *Collected Matrix
+    Derivative Results for Forward and Reverse Mode Algorithmic Differentiation*, 2008, section 2.3.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tsgu import sparse_generic_solve
+    >>> from tsgu.utils import linear_cg, bicgstab, minres
+    >>> # Symmetric positive definite example
+    >>> indices = torch.tensor([[0, 0, 1, 1, 2],
+    ...                         [0, 1, 0, 1, 2]])
+    >>> values = torch.tensor([4.0, -1.0, -1.0, 4.0, 2.0])
+    >>> A = torch.sparse_coo_tensor(indices, values, (3, 3))
+    >>> B = torch.tensor([1.0, 2.0, 3.0])
+    >>> x = sparse_generic_solve(A, B, solve=linear_cg)
+    >>> x.shape
+    torch.Size([3])
+    >>> # Multiple RHS with BiCGSTAB
+    >>> X = sparse_generic_solve(A, torch.randn(3, 5), solve=bicgstab)
+    >>> X.shape
+    torch.Size([3, 5])
+    >>> # Default solver (MINRES)
+    >>> x = sparse_generic_solve(A, B)
+    >>> # With custom solver settings:
+    >>> from tsgu.utils.linear_cg import LinearCGSettings
+    >>> settings = LinearCGSettings(max_cg_iterations=1000, cg_tolerance=1e-8)
+    >>> x = sparse_generic_solve(A, B, solve=linear_cg, settings=settings)
+    >>> # With gradients (A.grad is sparse)
+    >>> A.requires_grad_(True)  # doctest: +ELLIPSIS
+    tensor(...)
+    >>> B.requires_grad_(True)  # doctest: +ELLIPSIS
+    tensor(...)
+    >>> x = sparse_generic_solve(A, B)
+    >>> x.sum().backward()
+    >>> A.grad.is_sparse
+    True
+    """
+    if solve is None and transpose_solve is None:
+        solve = minres
+    return differentiable(A, B, solve, transpose_solve, verify, kwargs)
+
+
+def differentiable(
+    A: Any,
+    B: Tensor,
+    solve: Callable[..., Any] | None,
+    transpose_solve: Callable[..., Any] | None,
+    verify: float | None,
+    kwargs: Mapping[str, Any],
+) -> Tensor:
+    """Check, bring A to values on a pattern, and apply the rule. A bare callable A comes from a method alone."""
+    matrix_free = isinstance(solve, Method) and callable(A) and not isinstance(A, Tensor)
+    if not matrix_free:
+        _check_system(A, B)
+    else:
+        _checks.check_rhs(B, B.shape[0] if isinstance(B, Tensor) and B.dim() else 0, None)
+    _checks.check_dtype("B", B)
+    plan = Plan(solve, transpose_solve, kwargs, verify)
+    plan.check(differentiated=torch.is_grad_enabled() and (B.requires_grad or getattr(A, "requires_grad", False)))
+    x0 = kwargs.get("x0")
+    if matrix_free:
+        x0 = None if x0 is None else _checks.start(x0, B)
+        return _implicit.solve(None, B, x0, LinearSystem(plan, None, A))
+    values, pattern, given = _decompose(A)
+    values, B = _checks.promote(values, B)
+    x0 = None if x0 is None else _checks.start(x0, B)
+    system = LinearSystem(plan, pattern, None if given is None else given.to(values.dtype))
+    if values.dim() == 1:
+        return _implicit.solve(values, B, x0, system)
+    batched = torch.func.vmap(
+        lambda v, b, x: _implicit.solve(v, b, x, system), in_dims=(0, 0, None if x0 is None else 0)
+    )
+    return batched(values, B, x0)
+
+
+def _check_system(A: Any, B: Any) -> None:
+    if isinstance(A, SparseMatrix):
+        kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
+    else:
+        _checks.check_tensor_matrix(A)
+        kind, batch = str(A.layout), None
+    if isinstance(B, Tensor) and B.layout != torch.strided:
+        _checks.check_rhs(B, 0, None)
+    _checks.check_square(tuple(A.shape), kind)
+    _checks.check_rhs(B, A.shape[-1], batch)
+    _checks.check_dtype("A", A.values if isinstance(A, SparseMatrix) else A)
+    _checks.check_devices(A.device, B.device)
+
+
+def _decompose(A: Tensor | SparseMatrix) -> tuple[Tensor, Pattern, Tensor | None]:
+    """Differentiable values, the pattern, and the tensor as given."""
+    if isinstance(A, SparseMatrix):
+        return A.values, A.pattern, None
+    pattern = pattern_of(A)
+    return _implicit.extract(A, pattern), pattern, A.detach()

@@ -1,0 +1,258 @@
+"""The loop around a method: columns, counting, freezing, stopping, true residuals.
+
+A method knows only how to improve the solution d of A d = r from d = 0. The driver
+
+1. scales each right-hand side by a power of two, so that no norm overflows or vanishes;
+2. runs the method on the true residual until its recurrence says that the target is met, or it breaks down, or stops
+   making progress, or runs out of steps. A column that is done is put aside and no longer changes;
+3. computes the true residual, and goes back to 2 with what is left of it where the recurrence was too optimistic and
+   the run has gained something. So a reported residual is never that of a recurrence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsgu._core._options import ATTAINABLE, GAIN, LOST, Options, stagnation_window
+from tsgu._core._status import ColumnInfo, recording
+from tsgu.krylov._columns import Arithmetic, arithmetic
+from tsgu.krylov._operator import Apply, Operator
+
+_CACHE = 4 << 20
+"""Bytes that the vectors of a group of columns may take on the CPU, about a second-level cache."""
+
+_CHECK_EVERY = 10
+"""Steps between two reads of the residual from an accelerator."""
+
+
+class State(Protocol):
+    """What every method's state has; the rest is its own."""
+
+    @property
+    def norm(self) -> Any:
+        """2-norm of the residual by the recurrence, per column."""
+
+    @property
+    def broken(self) -> Any:
+        """Whether the last step broke down, per column."""
+
+
+class Problem(NamedTuple):
+    """What a step sees."""
+
+    A: Apply
+    M: Apply
+    preconditioned: bool
+    restart: int
+
+
+class Kernel(NamedTuple):
+    """The mathematics of a method."""
+
+    start: Callable[[Arithmetic, Problem, Tensor, int], Any]
+    """(arithmetic, problem, r, attempt) -> state, for A d = r from d = 0; ``attempt`` counts fruitless breakdowns."""
+    step: Callable[[Arithmetic, Problem, Any], Any]
+    """(arithmetic, problem, state) -> state."""
+    solution: Callable[[Arithmetic, Problem, Any], Tensor]
+    """(arithmetic, problem, state) -> d."""
+    vectors: Callable[[Options], int]
+    """Vectors that a step touches, which sizes the groups."""
+
+
+@dataclass
+class _Column:
+    """One right-hand side on its way."""
+
+    size: float
+    target: float
+    window: int
+    maxiter: int
+    steps: int = 0
+    best: float = float("inf")
+    best_step: int = 0
+    before: float = float("inf")
+    outcome: str = ""
+    attempt: int = 0
+    status: str = ""
+    residual: float = float("nan")
+    history: list[float] = field(default_factory=list)
+
+    def see(self, steps: int, norm: float, broken: bool, scale: float) -> bool:
+        """Take note of a step of the current run; whether the run goes on."""
+        norm *= scale
+        if norm < 0.99 * self.best:
+            self.best, self.best_step = norm, steps
+        self.outcome = (
+            "met"
+            if norm <= self.target
+            else "overflow"
+            if not np.isfinite(norm)
+            else "broken"
+            if broken
+            else "spent"
+            if self.steps + steps >= self.maxiter
+            else "stalled"
+            if steps - self.best_step >= self.window
+            else ""
+        )
+        return not self.outcome
+
+    def judge(self, residual: float, rounding: float) -> bool:
+        """Take note of the true residual between two runs; whether another run is worth its while."""
+        self.residual = residual
+        if residual <= self.target:
+            self.status = "converged"
+        elif self.outcome and residual <= rounding:
+            self.status = "accuracy limit" if rounding <= LOST * self.size else "numerically singular"
+        elif self.steps >= self.maxiter:
+            self.status = "iteration limit"
+        elif self.outcome == "stalled":
+            self.status = "stagnation"
+        elif residual > GAIN * self.before:
+            if self.outcome in ("broken", "overflow") and self.attempt == 0:
+                self.attempt = 1
+            else:
+                self.status = "breakdown" if self.outcome in ("broken", "overflow") else "stagnation"
+        self.before = min(self.before, residual)
+        return not self.status
+
+    def info(self) -> ColumnInfo:
+        relative = self.residual / self.size if self.size else self.residual
+        history = np.array(self.history) / self.size if self.history else None
+        return ColumnInfo(self.status, self.steps, relative, history)
+
+
+def solve(
+    kernel: Kernel, operator: Operator, M: Apply, preconditioned: bool, b: Tensor, x0: Tensor | None, options: Options
+) -> tuple[Tensor, list[ColumnInfo]]:
+    """Solve A X = B for B of shape (n,) or (n, k); X like B, and what became of each column."""
+    vector = b.dim() == 1
+    problem = Problem(_shaped(operator.apply, vector), _shaped(M, vector), preconditioned, options.restart)
+    magnitude = _shaped(operator.magnitude, vector)
+    columns = b.unsqueeze(1) if vector else b
+    starts = None if x0 is None else x0.unsqueeze(1) if vector else x0
+    x = torch.empty_like(columns, memory_format=torch.contiguous_format)
+    infos: list[ColumnInfo] = []
+    width = _group_width(b, kernel.vectors(options))
+    for first in range(0, columns.shape[1], width):
+        group = slice(first, first + width)
+        start = None if starts is None else starts[:, group]
+        solution, group_infos = _solve_group(kernel, problem, magnitude, columns[:, group], start, options)
+        x[:, group] = solution
+        infos += group_infos
+    return (x.squeeze(1) if vector else x), infos
+
+
+def _shaped(function: Apply, vector: bool) -> Apply:
+    """A user's callable sees vectors if B is one and blocks otherwise; a single column runs as (n,) in both cases."""
+    if vector:
+        return lambda v: function(v) if v.dim() == 1 else function(v[:, 0]).unsqueeze(1)
+    return lambda v: function(v) if v.dim() == 2 else function(v.unsqueeze(1)).squeeze(1)
+
+
+def _group_width(b: Tensor, vectors: int) -> int:
+    """Columns that are worked on together: all on an accelerator; on the CPU as many as stay in cache, up to eight."""
+    if b.device.type != "cpu":
+        return max(1, b.numel())
+    return min(8, max(1, _CACHE // max(1, vectors * b.shape[0] * b.element_size())))
+
+
+def _solve_group(
+    kernel: Kernel, problem: Problem, magnitude: Apply, b: Tensor, x: Tensor | None, options: Options
+) -> tuple[Tensor, list[ColumnInfo]]:
+    n, eps = b.shape[0], torch.finfo(b.dtype).eps
+    finite = torch.isfinite(b).all(0)
+    b = torch.where(finite, b, 0)
+    scale = _power_of_two(b)
+    b = b / scale
+    size = _norms(b)
+    if x is None:
+        x, r = torch.zeros_like(b), b
+    else:
+        x = torch.where(torch.tensor(size, device=b.device) > 0, x / scale, 0)
+        r = b - problem.A(x)
+    columns = [
+        _Column(s, max(options.rtol * s, options.atol / c), stagnation_window(n), options.maxiter)
+        for s, c in zip(size, scale.tolist(), strict=True)
+    ]
+    pending = list(range(len(columns)))
+    rounding = [0.0] * len(columns)
+    while True:
+        pending = [
+            index
+            for index, norm, limit in zip(pending, _norms(r), rounding, strict=True)
+            if columns[index].judge(norm, limit)
+        ]
+        if not pending:
+            break
+        r = _take(b, pending) - problem.A(_take(x, pending)) if len(pending) < r.shape[1] else r
+        _run(kernel, problem, r, x, [columns[index] for index in pending], pending)
+        bs, xs = _take(b, pending), _take(x, pending)
+        r = bs - problem.A(xs)
+        rounding = [0.0] * len(pending)
+        if any(norm > columns[index].target for index, norm in zip(pending, _norms(r), strict=True)):
+            rounding = [ATTAINABLE * eps * norm for norm in _norms(magnitude(xs) + bs.abs())]
+    x = torch.where(finite, x * scale, float("nan"))
+    return x, [
+        column.info() if ok else ColumnInfo("non-finite", 0, float("nan"))
+        for column, ok in zip(columns, finite.tolist(), strict=True)
+    ]
+
+
+def _run(kernel: Kernel, problem: Problem, r: Tensor, x: Tensor, columns: list[_Column], places: list[int]) -> None:
+    """Run the method on A d = r for a group of columns, and add what each column gained to x."""
+    space = arithmetic(r.device, r.shape[1])
+    scale = _power_of_two(r)
+    state = kernel.start(space, problem, _enter(space, r / scale), max(column.attempt for column in columns))
+    every = 1 if r.device.type == "cpu" else _CHECK_EVERY
+    limit = max(column.maxiter - column.steps for column in columns)
+    scales, keep = scale.tolist(), recording()
+    running = list(range(len(columns)))
+    for column in columns:
+        column.best, column.best_step, column.outcome = float("inf"), 0, ""
+    steps = 0
+    while running:
+        state = kernel.step(space, problem, state)
+        steps += 1
+        if steps % every and steps < limit:
+            continue
+        norms, broken = space.tolist(state.norm), space.tolist(state.broken)
+        done = []
+        for index in running:
+            if keep:
+                columns[index].history.append(norms[index] * scales[index])
+            if not columns[index].see(steps, norms[index], broken[index], scales[index]):
+                done.append(index)
+        if done:
+            running = [index for index in running if index not in done]
+            gained = _leave(kernel.solution(space, problem, state))
+            for index in done:
+                columns[index].steps += steps
+                if columns[index].outcome != "overflow":
+                    x[:, places[index]] += gained[:, index] * scales[index]
+
+
+def _enter(space: Arithmetic, r: Tensor) -> Tensor:
+    return r[:, 0].contiguous() if space.width == 1 and r.device.type == "cpu" else r.contiguous()
+
+
+def _leave(d: Tensor) -> Tensor:
+    return d.unsqueeze(1) if d.dim() == 1 else d
+
+
+def _take(columns: Tensor, places: list[int]) -> Tensor:
+    return columns if len(places) == columns.shape[1] else columns[:, places]
+
+
+def _power_of_two(columns: Tensor) -> Tensor:
+    """A power of two near the largest entry of each column, 1 for a zero column; scaling by it is exact."""
+    largest = columns.abs().amax(0) if columns.shape[0] else columns.new_zeros(columns.shape[1]).abs()
+    return torch.where(largest > 0, largest / torch.frexp(largest).mantissa / 2, 1.0)
+
+
+def _norms(columns: Tensor) -> list[float]:
+    return torch.linalg.vector_norm(columns, dim=0).tolist()

@@ -1,0 +1,76 @@
+"""A Krylov method made ready for one matrix: options checked, A converted once, its transpose on demand."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, ParamSpec
+
+from torch import Tensor, finfo
+
+from tsgu import _checks
+from tsgu._core import _status, _wording
+from tsgu._core._options import resolve_options
+from tsgu._matrix import SparseMatrix
+from tsgu._method import Method
+from tsgu.krylov._driver import Kernel, solve
+from tsgu.krylov._operator import Apply, CallableOperator, MatrixOperator, Operator, preconditioner, transposed
+
+P = ParamSpec("P")
+
+
+def krylov_method(
+    kernel: Kernel, *, hermitian: bool, settings: type | None
+) -> Callable[[Callable[P, Tensor]], Method[P]]:
+    """Make a method of a kernel and the public function that documents it."""
+
+    def decorate(function: Callable[P, Tensor]) -> Method[P]:
+        name = function.__name__
+
+        def prepare(A: Any, arguments: Mapping[str, Any]) -> _KrylovSystem:
+            return _KrylovSystem(kernel, name, hermitian, A, arguments)
+
+        return Method(function, prepare, settings=settings, hermitian=hermitian)
+
+    return decorate
+
+
+class _KrylovSystem:
+    def __init__(self, kernel: Kernel, name: str, hermitian: bool, A: Any, arguments: Mapping[str, Any]) -> None:
+        self._kernel, self._name, self._hermitian = kernel, name, hermitian
+        self._arguments = arguments
+        self._operator: Operator = (
+            MatrixOperator(A) if isinstance(A, SparseMatrix) else CallableOperator(A, name, hermitian)
+        )
+
+    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
+        """X with A X = B."""
+        return self._solve(self._operator, self._arguments.get("M"), B, x0, False)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        """Y with A^T Y = G."""
+        return self._solve(self._operator.transpose, self._transposed_preconditioner, G, None, True)
+
+    @cached_property
+    def _transposed_preconditioner(self) -> Any:
+        M = self._arguments.get("M")
+        if M is None:
+            return None
+        M = transposed(M, self._hermitian)
+        if M is None:
+            raise TypeError(_wording.transpose_of_m(self._name))
+        return M
+
+    def _solve(self, operator: Operator, M: Any, B: Tensor, x0: Tensor | None, transposed: bool) -> Tensor:
+        began = time.perf_counter()
+        options = resolve_options(self._arguments, B.shape[0], finfo(B.dtype).eps)
+        if x0 is not None:
+            x0 = _checks.start(x0, B)
+        apply: Apply = preconditioner(M, B.shape[0], B.dtype, B.device)
+        B = B.detach().resolve_conj()
+        x, columns = solve(self._kernel, operator, apply, M is not None, B, x0, options)
+        info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
+        advice = ""
+        if self._hermitian and info.status not in _status.SOUND and not operator.is_hermitian:
+            advice = f"A is not symmetric (Hermitian), which {self._name} needs: use bicgstab, gmres or direct."
+        _status.report(info, options.rtol, advice)
+        return x
