@@ -21,7 +21,7 @@ class _DirectSystem:
         try:
             self._factors = Factorisation(A.pattern.symbolic, _host(A.values))
         except SingularMatrixError as error:
-            raise torch.linalg.LinAlgError(f"A must not be singular for direct; got a matrix with {error}.") from error
+            raise _singular(error) from error
 
     def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
         return self._solve(B, False)
@@ -35,10 +35,15 @@ class _DirectSystem:
         try:
             x, columns = self._factors.solve(b[:, None] if b.ndim == 1 else b, transposed)
         except SingularMatrixError as error:
-            raise torch.linalg.LinAlgError(f"A must not be singular for direct; got a matrix with {error}.") from error
+            raise _singular(error) from error
         info = _status.summarize("direct", transposed, columns, time.perf_counter() - began)
         _status.report(info, default_rtol(self._factors.eps))
         return torch.from_numpy(x.reshape(b.shape)).to(B)
+
+
+def _singular(error: SingularMatrixError) -> Exception:
+    message = f"A must not be singular for direct; SuperLU found: {error}."
+    return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
 
 
 def _host(tensor: Tensor) -> Any:

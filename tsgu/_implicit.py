@@ -15,11 +15,15 @@ product through products, a product through products and sampled products.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch._C import _functorch
+from torch.autograd import Function, forward_ad
 
 from tsgu import _origin, _products
 
@@ -51,17 +55,17 @@ def solve(values: Tensor | None, b: Tensor, x0: Tensor | None, system: System) -
 
     ``values`` is None for a matrix that is only a callable.
     """
-    return _Solve.apply(values, b, x0, system, False, True)
+    return _apply(_Solve, values, b, x0, system, False, True)
 
 
 def product(values: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
     """A @ x for x of shape (n,) or (n, k)."""
-    return _Product.apply(values, x, pattern)
+    return _apply(_Product, values, x, pattern)
 
 
 def sampled(u: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
     """sum_k u[i, k] conj(v[j, k]) at the stored entries (i, j)."""
-    return _Sampled.apply(u, v, pattern)
+    return _apply(_Sampled, u, v, pattern)
 
 
 def extract(A: Tensor, pattern: Pattern) -> Tensor:
@@ -81,7 +85,7 @@ class _Solve(Function):
     ) -> Tensor:
         if b.numel() == 0:
             return torch.zeros_like(b)
-        return system.solve(values, b, x0, transposed, primal)
+        return system.solve(None if values is None else _plain(values), _plain(b), x0, transposed, primal)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
@@ -98,7 +102,7 @@ class _Solve(Function):
             return nothing
         values, x = ctx.saved_tensors
         # A^H lam = g is A^T conj(lam) = conj(g): one transpose solve serves real and complex alike.
-        lam = _Solve.apply(values, g.conj(), None, ctx.system, not ctx.transposed, False).conj()
+        lam = _apply(_Solve, values, g.conj(), None, ctx.system, not ctx.transposed, False).conj()
         grad_values = None
         if values is not None and ctx.needs_input_grad[0]:
             if ctx.transposed:  # entry (i, j) of A is entry (j, i) of the matrix that was solved with
@@ -110,11 +114,11 @@ class _Solve(Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor | None:
         dvalues, db = tangents[:2]
-        values, x = ctx.saved_tensors
-        if dvalues is not None:
-            moved = _times(dvalues, x, ctx.system.pattern, ctx.transposed)
-            db = -moved if db is None else db - moved
-        return None if db is None else _Solve.apply(values, db, None, ctx.system, ctx.transposed, False)
+        with _tangent_rule(ctx) as (values, x):
+            if dvalues is not None:
+                moved = _times(dvalues, x, ctx.system.pattern, ctx.transposed)
+                db = -moved if db is None else db - moved
+            return None if db is None else _apply(_Solve, values, db, None, ctx.system, ctx.transposed, False)
 
     @staticmethod
     def vmap(
@@ -131,11 +135,17 @@ class _Solve(Function):
         if values_dim is None:  # one matrix: the batch becomes columns, and is solved with one factorisation
             columns = _fold(b, b_dim, info.batch_size)
             start = None if x0 is None else _fold(x0, x0_dim, info.batch_size)
-            x = _Solve.apply(values, columns, start, system, transposed, primal)
+            x = _apply(_Solve, values, columns, start, system, transposed, primal)
             return x.unflatten(-1, (info.batch_size, -1)).movedim(-2, 0).reshape(info.batch_size, *_shape(b, b_dim)), 0
         solved = [
-            _Solve.apply(
-                _at(values, values_dim, i), _at(b, b_dim, i), _at(x0, x0_dim, i), system.member(i), transposed, primal
+            _apply(
+                _Solve,
+                _at(values, values_dim, i),
+                _at(b, b_dim, i),
+                _at(x0, x0_dim, i),
+                system.member(i),
+                transposed,
+                primal,
             )
             for i in range(info.batch_size)
         ]
@@ -145,7 +155,7 @@ class _Solve(Function):
 class _Product(Function):
     @staticmethod
     def forward(values: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
-        return _products.csr_product(_products.csr(values, pattern), x.resolve_conj())
+        return _products.csr_product(_products.csr(_plain(values), pattern), _plain(x))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
@@ -178,7 +188,7 @@ class _Product(Function):
 class _Sampled(Function):
     @staticmethod
     def forward(u: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
-        return _products.sampled_product(pattern, u.resolve_conj(), v.resolve_conj())
+        return _products.sampled_product(pattern, _plain(u), _plain(v))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
@@ -242,7 +252,7 @@ _ONLY_SPARSE_MATRIX = (
 class _Assemble(Function):
     @staticmethod
     def forward(values: Tensor, pattern: Pattern, layout: torch.layout, index: torch.dtype) -> Tensor:
-        values = values.resolve_conj().clone()  # a result may not share memory with an input
+        values = _plain(values).clone()  # a result may not share memory with an input
         if layout == torch.sparse_coo:
             indices = torch.stack((pattern.row, pattern.col)).to(index)
             return torch.sparse_coo_tensor(indices, values, pattern.shape, is_coalesced=True, check_invariants=False)
@@ -252,19 +262,55 @@ class _Assemble(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
         _, ctx.pattern, _, _ = inputs
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Grads:
-        from tsgu._matrix import pattern_of  # Pattern is made of indices alone, and the matrix type uses the rule
+        from tsgu._matrix import pattern_of  # which builds on the rule
 
         (g,) = grads
-        row, col = ctx.pattern.row, ctx.pattern.col
-        if g.layout == torch.strided:
-            return g[row, col], None, None, None
-        given = pattern_of(g)
-        if torch.equal(given.crow, ctx.pattern.crow) and torch.equal(given.col, ctx.pattern.col):
-            return extract(g, given), None, None, None
-        return extract(g, given).new_zeros(()) + g.to_dense()[row, col], None, None, None
+        grad_values = None
+        if g is not None and g.layout == torch.strided:
+            grad_values = g[ctx.pattern.row, ctx.pattern.col]
+        elif g is not None and g._nnz():  # without entries: a gradient that was never asked for
+            given = pattern_of(g)
+            grad_values = ctx.pattern.pick(extract(g, given), given)
+        return grad_values, None, None, None
+
+
+def _apply(function: Any, *args: Any) -> Tensor:
+    """``function.apply``, also for the tensors of ``autograd.grad(..., is_grads_batched=True)``.
+
+    That option still runs on the batching of PyTorch from before ``torch.func``, which knows nothing of a function's
+    own ``vmap``: it is called here.
+    """
+    if not any(isinstance(a, Tensor) and _functorch.is_legacy_batchedtensor(a) for a in args):
+        return function.apply(*args)
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    batched = [isinstance(a, Tensor) and _functorch.is_legacy_batchedtensor(a) for a in args]
+    args = tuple(torch._remove_batch_dim(a, level, 1, 0) if b else a for a, b in zip(args, batched, strict=True))
+    sizes = {a.shape[0] for a, b in zip(args, batched, strict=True) if b}
+    info = SimpleNamespace(batch_size=sizes.pop(), randomness="error")
+    result, _ = function.vmap(info, tuple(0 if b else None for b in batched), *args)
+    return torch._add_batch_dim(result, 0, level)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without graph, tangent, lazy conjugation or lazy zeros: memory that a kernel can read."""
+    return tensor.detach().clone() if tensor._is_zerotensor() else tensor.detach().resolve_conj()
+
+
+@contextmanager
+def _tangent_rule(ctx: Any) -> Iterator[list[Any]]:
+    """The saved tensors of a ``jvp``, without their tangents at the level being differentiated.
+
+    PyTorch switches forward mode off while a ``jvp`` runs, so that a tangent of the tangent (``jacfwd(jacfwd(f))``)
+    comes out silently wrong, for its own ``torch.linalg.solve`` too. Here it stays on; the level at hand is peeled off,
+    since applying the function to a tensor that carries its tangent would call the same ``jvp`` again.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [None if t is None else forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
 
 
 def _times(values: Tensor, x: Tensor, pattern: Pattern, transposed: bool) -> Tensor:
@@ -275,10 +321,11 @@ def _times(values: Tensor, x: Tensor, pattern: Pattern, transposed: bool) -> Ten
 
 
 def _bilinear_jvp(ctx: Any, tangents: Grads, function: Any) -> Tensor | None:
-    (a, b), (da, db) = ctx.saved_tensors, tangents[:2]
-    first = None if da is None else function(da, b, ctx.pattern)
-    second = None if db is None else function(a, db, ctx.pattern)
-    return second if first is None else first if second is None else first + second
+    da, db = tangents[:2]
+    with _tangent_rule(ctx) as (a, b):
+        first = None if da is None else function(da, b, ctx.pattern)
+        second = None if db is None else function(a, db, ctx.pattern)
+        return second if first is None else first if second is None else first + second
 
 
 def _each(info: Any, function: Any, pattern: Pattern, *batched: tuple[Tensor, int | None]) -> Tensor:

@@ -111,6 +111,13 @@ class Pattern:
             return zeros.index_add(-1, self._merge, given)
         return given if symbolic.order is None else given.index_select(-1, self._order)
 
+    def pick(self, values: Tensor, other: "Pattern") -> Tensor:
+        """From values on another pattern those at the positions of this one, zero where the other stores nothing."""
+        place, stored = _symbolic.locate(self.symbolic, other.symbolic)
+        if stored.all() and self.nnz == other.nnz:
+            return values
+        return torch.where(self._lift(stored), values.index_select(-1, self._lift(place)), 0)
+
     @cached_property
     def _merge(self) -> Tensor:
         return self._lift(self.symbolic.merge)
@@ -120,7 +127,9 @@ class Pattern:
         return self._lift(self.symbolic.order)
 
     def _lift(self, indices: Any) -> Tensor:
-        return torch.from_numpy(indices).to(self.device)
+        # A tensor first made inside a transform of torch.func would be wrapped, and cached so beyond the transform.
+        with torch._C._DisableFuncTorch():
+            return torch.from_numpy(indices).to(self.device)
 
     def __repr__(self) -> str:
         return f"Pattern(shape={self.shape}, nnz={self.nnz}, device={self.device})"

@@ -8,7 +8,7 @@ from typing import Any, Generic, ParamSpec, Protocol
 from torch import Tensor
 
 from tsgu._core import _wording
-from tsgu._core._options import check_keywords, resolve_settings
+from tsgu._core._options import Settings, check_keywords, resolve_settings
 from tsgu._matrix import SparseMatrix
 
 P = ParamSpec("P")
@@ -36,7 +36,7 @@ class Method(Generic[P]):
         function: Callable[P, Tensor],
         prepare: Callable[[Any, Mapping[str, Any]], Prepared],
         *,
-        settings: type | None,
+        settings: type[Settings] | None,
         hermitian: bool,
     ) -> None:
         functools.update_wrapper(self, function)

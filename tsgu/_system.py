@@ -101,7 +101,6 @@ class LinearSystem:
                     _checks.check_finite(name, tensor)
         solves = self._prepare(values)
         with torch.no_grad():
-            b = b.detach().resolve_conj()
             return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0)
 
     def member(self, index: int) -> "LinearSystem":
@@ -120,7 +119,7 @@ class LinearSystem:
     def _matrix(self, values: Tensor | None) -> Any:
         if values is None or self.pattern is None:
             return self._given
-        return _Layouts(SparseMatrix(values.detach().resolve_conj(), self.pattern), self._given)
+        return _Layouts(SparseMatrix(values, self.pattern), self._given)
 
 
 class _Solves:

@@ -12,7 +12,7 @@ Algorithms*, 2nd ed., section 17), which no solver can be asked to beat in the p
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,7 +50,13 @@ def stagnation_window(n: int) -> int:
     return min(max(n, 100), 20_000)
 
 
-def resolve_settings(name: str, arguments: Mapping[str, Any], accepted: type | None) -> dict[str, Any]:
+class Settings(Protocol):
+    """A settings object: arguments in other words."""
+
+    def arguments(self) -> dict[str, Any]: ...
+
+
+def resolve_settings(name: str, arguments: Mapping[str, Any], accepted: type[Settings] | None) -> dict[str, Any]:
     """Replace ``settings=`` in the arguments by what it stands for."""
     arguments = dict(arguments)
     settings = arguments.pop("settings", None)

@@ -66,7 +66,7 @@ class Factorisation:
 
     def solve(self, b: Array, transposed: bool) -> tuple[Array, list[ColumnInfo]]:
         """Solve A X = B, or A^T X = B, for B of shape (n, k); non-finite columns give NaN."""
-        finite = np.isfinite(b).all(axis=0)
+        finite = np.atleast_1d(np.isfinite(b).all(axis=0))
         # Powers of two, so that norms neither overflow nor vanish and the solution is scaled exactly.
         scale = np.ldexp(1.0, np.frexp(np.abs(np.where(finite, b, 0)).max(axis=0, initial=0))[1]).astype(b.real.dtype)
         b = np.where(finite, b / scale, 0)

@@ -115,6 +115,14 @@ def from_csr(indptr: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
     return from_coo(row, col, shape)
 
 
+def locate(wanted: Symbolic, among: Symbolic) -> tuple[Indices, Indices]:
+    """Where each entry of one pattern is stored in another of the same shape, and whether it is."""
+    place = np.searchsorted(among.keys, wanted.keys)
+    place = np.minimum(place, max(among.nnz - 1, 0))
+    stored = among.keys[place] == wanted.keys if among.nnz else np.zeros(wanted.nnz, dtype=bool)
+    return place, stored
+
+
 def index_dtype(nnz: int, shape: tuple[int, int]) -> type[np.signedinteger[Any]]:
     """32-bit where the entries and both sides can be counted in it."""
     return np.int32 if max(nnz, *shape) <= _LARGEST_INT32 else np.int64

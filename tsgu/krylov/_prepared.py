@@ -9,7 +9,7 @@ from torch import Tensor, finfo
 
 from tsgu import _checks
 from tsgu._core import _status, _wording
-from tsgu._core._options import resolve_options
+from tsgu._core._options import Settings, resolve_options
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
 from tsgu.krylov._driver import Kernel, solve
@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 
 def krylov_method(
-    kernel: Kernel, *, hermitian: bool, settings: type | None
+    kernel: Kernel, *, hermitian: bool, settings: type[Settings] | None
 ) -> Callable[[Callable[P, Tensor]], Method[P]]:
     """Make a method of a kernel and the public function that documents it."""
 

@@ -1,0 +1,130 @@
+"""The arguments of the command line."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from tsgu._cli._errors import CommandError
+
+METHODS = ("direct", "linear_cg", "minres", "bicgstab", "gmres")
+DTYPES = ("float32", "float64", "complex64", "complex128")
+
+_DESCRIPTION = """\
+Solve A x = b, differentiate the solution with respect to A and b, and check the gradient against finite differences.
+Without MATRIX this is done for a built-in problem of heat conduction with 10 000 unknowns, by every method.
+"""
+
+_EPILOG = """\
+What is differentiated is the loss Re(w^H x) with a fixed pseudo-random w, so the adjoint system is A^H lambda = w.
+The gradient error is relative to the finite difference; "allowed" is the error that the residuals, the finite difference
+and rounding explain. A check fails if a solve does not converge, a residual computed afresh is above its target, or the
+gradient error is above what is allowed.
+
+exit status: 0 if every check passes, 1 if one fails, 2 if the command cannot be carried out, 130 if interrupted
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was asked for; None where nothing was said."""
+
+    matrix: Path | None
+    rhs: Path | None
+    method: str | None
+    rtol: float | None
+    dtype: str | None
+    save: Path | None
+    plot: Path | None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods to run: the one named, else direct for a file, and all for the built-in problem."""
+        if self.method is not None:
+            return (self.method,)
+        return METHODS if self.matrix is None else ("direct",)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as every other error; argparse would print the usage before it."""
+        raise CommandError(f"{message} (python -m tsgu --help shows the arguments)")
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    """The command's arguments.
+
+    Raises
+    ------
+    CommandError
+        If they are not understood.
+    SystemExit
+        After ``--help``.
+    """
+    parser = _Parser(
+        prog="python -m tsgu",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "matrix",
+        nargs="?",
+        type=Path,
+        metavar="MATRIX",
+        help="square matrix: Matrix Market (.mtx, .mtx.gz), or scipy.sparse.save_npz (.npz); repeated entries are added",
+    )
+    parser.add_argument(
+        "--rhs",
+        type=Path,
+        metavar="FILE",
+        help="right-hand side b, n numbers or n rows of them (.mtx, .npy, or text); by default all ones for MATRIX",
+    )
+    parser.add_argument(
+        "--method",
+        type=_method,
+        metavar="METHOD",
+        help=f"one of {', '.join(METHODS)}; by default direct for MATRIX, and all for the built-in problem",
+    )
+    parser.add_argument(
+        "--rtol",
+        type=_tolerance,
+        metavar="R",
+        help="largest relative residual ||b - A x|| / ||b||; by default 1e-8 in double and 1e-5 in single precision",
+    )
+    parser.add_argument(
+        "--dtype",
+        type=_dtype,
+        metavar="D",
+        help=f"one of {', '.join(DTYPES)}; by default double precision, complex if A or b is",
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="X.npy", help="write the solution (of the first method, where several run)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the residual after each step")
+    return Arguments(**vars(parser.parse_args(argv)))
+
+
+def _method(text: str) -> str:
+    if text not in METHODS:
+        raise argparse.ArgumentTypeError(f"unknown method {text!r}; the methods are {', '.join(METHODS)}")
+    return text
+
+
+def _dtype(text: str) -> str:
+    if text not in DTYPES:
+        raise argparse.ArgumentTypeError(f"unknown dtype {text!r}; the dtypes are {', '.join(DTYPES)}")
+    return text
+
+
+def _tolerance(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise argparse.ArgumentTypeError(f"must be a finite number >= 0; got {text!r}")
+    return number

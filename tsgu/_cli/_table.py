@@ -1,0 +1,57 @@
+"""The table: a head, and a line per method, printed as soon as it is known."""
+
+from collections.abc import Sequence
+
+from tsgu._cli._job import Outcome
+from tsgu._cli._problem import Problem
+
+_HEAD = (
+    "method",
+    "n",
+    "nnz",
+    "iterations",
+    "forward residual",
+    "adjoint residual",
+    "gradient error",
+    "allowed",
+    "seconds",
+    "check",
+)
+
+
+class Table:
+    """Lines of equal width for a problem; iterations are those of the forward and of the adjoint solve."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._size = (str(problem.A.shape[0]), str(problem.A.nnz))
+        longest = ("linear_cg", *self._size, "999999 + 999999")
+        self._widths = [max(len(head), len(cell)) for head, cell in zip(_HEAD, (*longest, *_HEAD[4:]), strict=True)]
+
+    def head(self) -> str:
+        return self._line(_HEAD)
+
+    def row(self, outcome: Outcome) -> str:
+        verdict = outcome.verdict
+        numbers = (verdict.forward_residual, verdict.adjoint_residual, verdict.gradient_error, verdict.allowed)
+        return self._line(
+            (
+                outcome.method,
+                *self._size,
+                _iterations(outcome),
+                *(f"{number:.1e}" for number in numbers),
+                f"{outcome.seconds:.3f}",
+                "FAILED" if outcome.complaint else "ok",
+            )
+        )
+
+    def _line(self, cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, self._widths, strict=True))
+        ]
+        return "  ".join(padded)
+
+
+def _iterations(outcome: Outcome) -> str:
+    counts = (outcome.forward.iterations, outcome.adjoint.iterations)
+    return "-" if None in counts else " + ".join(map(str, counts))
