@@ -33,12 +33,12 @@ class _DirectSystem:
         began = time.perf_counter()
         b = _host(B)
         try:
-            x, columns = self._factors.solve(b[:, None] if b.ndim == 1 else b, transposed)
+            x, columns = self._factors.solve(b, transposed)
         except SingularMatrixError as error:
             raise _singular(error) from error
         info = _status.summarize("direct", transposed, columns, time.perf_counter() - began)
         _status.report(info, default_rtol(self._factors.eps))
-        return torch.from_numpy(x.reshape(b.shape)).to(B)
+        return torch.from_numpy(x).to(B)
 
 
 def _singular(error: SingularMatrixError) -> Exception:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 from torch._C import _functorch
+from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
 from tsgu import _origin, _products
@@ -70,12 +71,12 @@ def sampled(u: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
 
 def extract(A: Tensor, pattern: Pattern) -> Tensor:
     """The values of a sparse tensor in the order of its pattern, shape (nnz,)."""
-    return _Extract.apply(A, pattern)
+    return _apply(_Extract, A, pattern)
 
 
 def assemble(values: Tensor, pattern: Pattern, layout: torch.layout, index: torch.dtype) -> Tensor:
     """The sparse tensor with these values; the inverse of :func:`extract`."""
-    return _Assemble.apply(values, pattern, layout, index)
+    return _apply(_Assemble, values, pattern, layout, index)
 
 
 class _Solve(Function):
@@ -285,7 +286,10 @@ def _apply(function: Any, *args: Any) -> Tensor:
     own ``vmap``: it is called here.
     """
     if not any(isinstance(a, Tensor) and _functorch.is_legacy_batchedtensor(a) for a in args):
-        return function.apply(*args)
+        if torch._C._are_functorch_transforms_active():
+            return function.apply(*args)
+        # Function.apply first matches the arguments to the signature, which costs more than a small solve.
+        return super(Function, function).apply(*unwrap_dead_wrappers(args))
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
     batched = [isinstance(a, Tensor) and _functorch.is_legacy_batchedtensor(a) for a in args]

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -212,6 +212,9 @@ def _or_dash(value: Any, spec: str) -> str:
 _logs: list[Log] = []  # a process-wide list: backward passes and callbacks run in threads of the frameworks' own
 _lock = threading.Lock()
 
+before_closing: list[Callable[[], Any]] = []
+"""Called at the end of each :func:`record` block: a framework that reports late waits here for what is under way."""
+
 
 @contextmanager
 def record() -> Iterator[Log]:
@@ -238,6 +241,8 @@ def record() -> Iterator[Log]:
         _logs.append(log)
     try:
         yield log
+        for wait in before_closing:
+            wait()
     finally:
         with _lock:
             _logs[:] = [other for other in _logs if other is not log]

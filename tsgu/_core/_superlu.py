@@ -40,7 +40,9 @@ class Factorisation:
     """
 
     def __init__(self, symbolic: Symbolic, values: Array) -> None:
+        other = symbolic.transpose
         self.matrix = sp.csr_array((values, symbolic.col, symbolic.indptr), shape=symbolic.shape)
+        self._columns = sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape)
         self.eps = float(np.finfo(values.dtype).eps)
         self._magnitude: sp.csr_array | None = None
         self._symmetric = symbolic.is_symmetric
@@ -51,25 +53,26 @@ class Factorisation:
             return None
         if self.matrix.nnz == 0:
             raise SingularMatrixError("A has no entries")
-        columns = self.matrix.tocsc()
         if self._symmetric:
             try:
-                return splu(columns, **_SYMMETRIC)
+                return splu(self._columns, **_SYMMETRIC)
             except RuntimeError as error:  # a zero pivot here may be an artefact of pivoting on the diagonal
                 _reraise_unless_singular(error)
                 self._symmetric = False
         try:
-            return splu(columns, **_GENERAL)
+            return splu(self._columns, **_GENERAL)
         except RuntimeError as error:
             _reraise_unless_singular(error)
             raise SingularMatrixError(str(error)) from error
 
     def solve(self, b: Array, transposed: bool) -> tuple[Array, list[ColumnInfo]]:
-        """Solve A X = B, or A^T X = B, for B of shape (n, k); non-finite columns give NaN."""
-        finite = np.atleast_1d(np.isfinite(b).all(axis=0))
+        """Solve A X = B, or A^T X = B, for B of shape (n,) or (n, k); non-finite columns give NaN."""
+        finite = np.isfinite(b).all(axis=0)
+        if not finite.all():
+            b = np.where(finite, b, 0)
         # Powers of two, so that norms neither overflow nor vanish and the solution is scaled exactly.
-        scale = np.ldexp(1.0, np.frexp(np.abs(np.where(finite, b, 0)).max(axis=0, initial=0))[1]).astype(b.real.dtype)
-        b = np.where(finite, b / scale, 0)
+        scale = np.ldexp(1.0, np.frexp(np.abs(b).max(axis=0, initial=0))[1]).astype(b.real.dtype)
+        b = b / scale
         x = self._raw(b, transposed)
         residual, status = self._judge(b, x, transposed)
         if "inaccurate" in status:
@@ -78,11 +81,11 @@ class Factorisation:
             self._symmetric = False
             self._lu = self._factor()
             x, residual, status = self._improve(b, self._raw(b, transposed), transposed)
-        x = np.where(finite, x * scale, np.nan)
-        columns = [
-            ColumnInfo(s, None, float(r)) if ok else ColumnInfo("non-finite", None, float("nan"))
-            for s, r, ok in zip(status, residual, finite, strict=True)
-        ]
+        x *= scale
+        columns = [ColumnInfo(s, None, r) for s, r in zip(status, residual.tolist(), strict=True)]
+        for index in np.flatnonzero(~np.atleast_1d(finite)):
+            x[..., index if x.ndim > 1 else slice(None)] = np.nan
+            columns[index] = ColumnInfo("non-finite", None, float("nan"))
         return x, columns
 
     def _raw(self, b: Array, transposed: bool) -> Array:
@@ -90,26 +93,28 @@ class Factorisation:
 
     def _improve(self, b: Array, x: Array, transposed: bool) -> tuple[Array, Array, list[str]]:
         """One step of iterative refinement (Higham, section 12.2): it restores a small backward error."""
-        matrix = self.matrix.T if transposed else self.matrix
-        x = x + self._raw(b - matrix @ x, transposed)
+        x = x + self._raw(self._residual(b, x, transposed), transposed)
         return x, *self._judge(b, x, transposed)
+
+    def _residual(self, b: Array, x: Array, transposed: bool) -> Array:
+        return b - (self._columns.T if transposed else self.matrix) @ x
 
     def _judge(self, b: Array, x: Array, transposed: bool) -> tuple[Array, list[str]]:
         """Relative residual and status of each column."""
-        matrix = self.matrix.T if transposed else self.matrix
-        size = np.linalg.norm(b, axis=0)
-        residual = np.linalg.norm(b - matrix @ x, axis=0)
+        size, residual = _norms(b), _norms(self._residual(b, x, transposed))
         relative = np.divide(residual, size, out=np.where(residual == 0, 0.0, np.inf), where=size > 0)
-        if np.all(relative <= default_rtol(self.eps)):
-            return relative, ["converged"] * b.shape[1]
+        rtol = default_rtol(self.eps)
+        if np.all(relative <= rtol):
+            return relative, ["converged"] * size.size
         if self._magnitude is None:
             self._magnitude = abs(self.matrix)
         magnitude = self._magnitude.T if transposed else self._magnitude
-        rounding = ATTAINABLE * self.eps * np.linalg.norm(magnitude @ abs(x) + abs(b), axis=0)
-        status = [
-            _status(*column, rtol=default_rtol(self.eps)) for column in zip(residual, size, rounding, strict=True)
-        ]
-        return relative, status
+        rounding = ATTAINABLE * self.eps * _norms(magnitude @ abs(x) + abs(b))
+        return relative, [_status(*column, rtol=rtol) for column in zip(residual, size, rounding, strict=True)]
+
+
+def _norms(columns: Array) -> Array:
+    return np.atleast_1d(np.linalg.norm(columns, axis=0))
 
 
 def _status(residual: float, size: float, rounding: float, rtol: float) -> str:

@@ -21,8 +21,9 @@ class Symbolic:
     ----------
     indptr : ndarray, shape (m + 1,)
         Where each row begins among the stored entries.
-    row, col : ndarray, shape (nnz,)
-        Position of each stored entry; 32-bit where everything fits, which is what the products of torch and SciPy want.
+    col : ndarray, shape (nnz,)
+        Column of each stored entry; like all indices 32-bit where everything fits, which is what the products of torch
+        and SciPy want.
     shape : tuple of int
         (m, n).
     order : ndarray or None
@@ -32,7 +33,6 @@ class Symbolic:
     """
 
     indptr: Indices
-    row: Indices
     col: Indices
     shape: tuple[int, int]
     order: Indices | None = None
@@ -43,17 +43,23 @@ class Symbolic:
         return self.col.size
 
     @cached_property
-    def transposition(self) -> Indices:
-        """Permutation such that ``values[transposition]`` are the values of the transpose in canonical order."""
-        entries = sp.csr_array((np.arange(self.nnz, dtype=self.col.dtype), self.col, self.indptr), shape=self.shape)
-        return entries.tocsc().data
+    def row(self) -> Indices:
+        """Row of each stored entry, shape (nnz,)."""
+        return np.repeat(np.arange(self.shape[0], dtype=self.col.dtype), np.diff(self.indptr))
 
     @cached_property
     def transpose(self) -> "Symbolic":
-        """The pattern of the transpose."""
-        order = self.transposition
-        row, col = self.col[order], self.row[order]
-        return Symbolic(_pointers(row, self.shape[1], self.col.dtype), row, col, (self.shape[1], self.shape[0]))
+        """The pattern of the transpose, whose ``order`` is the permutation from values here to values there."""
+        given = sp.csr_array((np.arange(self.nnz, dtype=self.col.dtype), self.col, self.indptr), shape=self.shape)
+        columns = given.tocsc()
+        return Symbolic(columns.indptr, columns.indices, (self.shape[1], self.shape[0]), order=columns.data)
+
+    @property
+    def transposition(self) -> Indices:
+        """Permutation such that ``values[transposition]`` are the values of the transpose in canonical order."""
+        order = self.transpose.order
+        assert order is not None
+        return order
 
     @cached_property
     def is_symmetric(self) -> bool:
@@ -83,18 +89,17 @@ def from_coo(row: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
     keys = row.astype(np.int64) * shape[1] + col
     steps = np.diff(keys)
     if np.all(steps > 0):
-        return Symbolic(_pointers(row, shape[0], dtype), row.astype(dtype), col.astype(dtype), shape)
+        return Symbolic(_pointers(row, shape[0], dtype), col.astype(dtype), shape)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     first = np.ones(keys.size, dtype=bool)
     first[1:] = keys[1:] != keys[:-1]
     if first.all():
-        row, col = row[order], col[order]
-        return Symbolic(_pointers(row, shape[0], dtype), row.astype(dtype), col.astype(dtype), shape, order=order)
+        return Symbolic(_pointers(row, shape[0], dtype), col[order].astype(dtype), shape, order=order)
     merge = np.empty(keys.size, dtype=np.int64)
     merge[order] = np.cumsum(first) - 1
     row, col = row[order[first]], col[order[first]]
-    return Symbolic(_pointers(row, shape[0], dtype), row.astype(dtype), col.astype(dtype), shape, merge=merge)
+    return Symbolic(_pointers(row, shape[0], dtype), col.astype(dtype), shape, merge=merge)
 
 
 def from_csr(indptr: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
@@ -111,8 +116,14 @@ def from_csr(indptr: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
             f"row pointers must rise from 0 to the number of column indices, {col.size}, in {shape[0] + 1} steps; "
             f"got {indptr.size} pointers from {indptr[0]} to {indptr[-1]}."
         )
-    row = np.repeat(np.arange(shape[0], dtype=index_dtype(col.size, shape)), counts)
-    return from_coo(row, col, shape)
+    dtype = index_dtype(col.size, shape)
+    inside = np.ones(max(col.size - 1, 0), dtype=bool)  # whether an entry and the next one share a row
+    ends = indptr[1:-1]
+    inside[ends[(ends > 0) & (ends < col.size)] - 1] = False
+    if np.all((np.diff(col) > 0) | ~inside):
+        _check_range("col", col, shape[1])
+        return Symbolic(indptr.astype(dtype), col.astype(dtype), shape)
+    return from_coo(np.repeat(np.arange(shape[0], dtype=dtype), counts), col, shape)
 
 
 def locate(wanted: Symbolic, among: Symbolic) -> tuple[Indices, Indices]:

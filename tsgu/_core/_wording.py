@@ -38,6 +38,13 @@ def dtype(name: str, got: object) -> str:
     return f"{name} must have dtype {DTYPES}; got {got}."
 
 
+def needs_x64(name: str, got: object) -> str:
+    return (
+        f"{name} must have a dtype that JAX keeps; got {got} with 64-bit types off, which would become single precision. "
+        'Turn them on by jax.config.update("jax_enable_x64", True) or with jax.enable_x64(True), or convert it yourself.'
+    )
+
+
 def devices(a: object, b: object) -> str:
     return f"A and B must be on the same device; got A on {a} and B on {b}."
 
@@ -50,9 +57,9 @@ def non_finite(name: str, count: int, size: int) -> str:
     return f"{name} must be finite; got {count} non-finite of {size} entries."
 
 
-def not_callable(name: str, got: object) -> str:
+def not_callable(name: str, got: object, package: str = "tsgu") -> str:
     kind = f"the string {got!r}" if isinstance(got, str) else type(got).__name__
-    remedy = f" Pass the method itself, like {name}=tsgu.{got}." if isinstance(got, str) else ""
+    remedy = f" Pass the method itself, like {name}={package}.{got}." if isinstance(got, str) else ""
     return f"{name} must be a callable (A, B, **kwargs) -> X or None; got {kind}.{remedy}"
 
 

@@ -38,7 +38,8 @@ def _step(space: Arithmetic, problem: Problem, s: _State) -> _State:
     rho = space.dot(s.r, z)
     beta = space.divide(rho, s.rho)  # 7
     space.combine(z, beta, s.p)  # 8
-    return _State(s.x, s.r, s.p, rho, space.norm(s.r), curvature == 0)
+    norm = space.norm(s.r) if problem.preconditioned else space.root(rho.real)
+    return _State(s.x, s.r, s.p, rho, norm, curvature == 0)
 
 
 def _solution(space: Arithmetic, problem: Problem, s: _State) -> Tensor:

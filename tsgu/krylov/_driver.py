@@ -9,6 +9,7 @@ A method knows only how to improve the solution d of A d = r from d = 0. The dri
    the run has gained something. So a reported residual is never that of a recurrence.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsgu._core._options import ATTAINABLE, GAIN, LOST, Options, stagnation_window
+from tsgu._core._options import ATTAINABLE, GAIN, LOST, Options, diverged, stagnation_window
 from tsgu._core._status import ColumnInfo, recording
 from tsgu.krylov._columns import Arithmetic, arithmetic
 from tsgu.krylov._operator import Apply, Operator
@@ -69,6 +70,7 @@ class _Column:
 
     size: float
     target: float
+    limit: float
     window: int
     maxiter: int
     steps: int = 0
@@ -89,8 +91,8 @@ class _Column:
         self.outcome = (
             "met"
             if norm <= self.target
-            else "overflow"
-            if not np.isfinite(norm)
+            else "diverged"
+            if not norm < self.limit
             else "broken"
             if broken
             else "spent"
@@ -104,6 +106,8 @@ class _Column:
     def judge(self, residual: float, rounding: float) -> bool:
         """Take note of the true residual between two runs; whether another run is worth its while."""
         self.residual = residual
+        if not self.outcome:  # a poor x0 is not the method's fault
+            self.limit *= max(1.0, residual / self.size if self.size else 1.0)
         if residual <= self.target:
             self.status = "converged"
         elif self.outcome and residual <= rounding:
@@ -113,10 +117,10 @@ class _Column:
         elif self.outcome == "stalled":
             self.status = "stagnation"
         elif residual > GAIN * self.before:
-            if self.outcome in ("broken", "overflow") and self.attempt == 0:
+            if self.outcome in ("broken", "diverged") and self.attempt == 0:
                 self.attempt = 1
             else:
-                self.status = "breakdown" if self.outcome in ("broken", "overflow") else "stagnation"
+                self.status = "breakdown" if self.outcome in ("broken", "diverged") else "stagnation"
         self.before = min(self.before, residual)
         return not self.status
 
@@ -165,9 +169,10 @@ def _solve_group(
     kernel: Kernel, problem: Problem, magnitude: Apply, b: Tensor, x: Tensor | None, options: Options
 ) -> tuple[Tensor, list[ColumnInfo]]:
     n, eps = b.shape[0], torch.finfo(b.dtype).eps
-    finite = torch.isfinite(b).all(0)
-    b = torch.where(finite, b, 0)
-    scale = _power_of_two(b)
+    largest = b.abs().amax(0).tolist() if n else [0.0] * b.shape[1]
+    if not all(map(math.isfinite, largest)):
+        b = torch.where(torch.isfinite(b).all(0), b, 0)
+    scales, scale = _powers_of_two(b, largest)
     b = b / scale
     size = _norms(b)
     if x is None:
@@ -176,8 +181,8 @@ def _solve_group(
         x = torch.where(torch.tensor(size, device=b.device) > 0, x / scale, 0)
         r = b - problem.A(x)
     columns = [
-        _Column(s, max(options.rtol * s, options.atol / c), stagnation_window(n), options.maxiter)
-        for s, c in zip(size, scale.tolist(), strict=True)
+        _Column(s, max(options.rtol * s, options.atol / c), diverged(eps) * s, stagnation_window(n), options.maxiter)
+        for s, c in zip(size, scales, strict=True)
     ]
     pending = list(range(len(columns)))
     rounding = [0.0] * len(columns)
@@ -189,32 +194,44 @@ def _solve_group(
         ]
         if not pending:
             break
-        r = _take(b, pending) - problem.A(_take(x, pending)) if len(pending) < r.shape[1] else r
-        _run(kernel, problem, r, x, [columns[index] for index in pending], pending)
-        bs, xs = _take(b, pending), _take(x, pending)
-        r = bs - problem.A(xs)
+        bs, start = _take(b, pending), _take(x, pending)
+        r = bs - problem.A(start) if len(pending) < r.shape[1] else r
+        xs = start + _run(kernel, problem, r, [columns[index] for index in pending])
+        old, r = r, bs - problem.A(xs)
+        lost = [not norm <= columns[index].limit for index, norm in zip(pending, _norms(r), strict=True)]
+        for place, index in enumerate(pending):
+            if lost[place]:
+                xs[:, place], r[:, place] = start[:, place], old[:, place]
+                columns[index].outcome = "diverged"
+        if len(pending) == len(columns):
+            x = xs
+        else:
+            x[:, pending] = xs
         rounding = [0.0] * len(pending)
         if any(norm > columns[index].target for index, norm in zip(pending, _norms(r), strict=True)):
             rounding = [ATTAINABLE * eps * norm for norm in _norms(magnitude(xs) + bs.abs())]
-    x = torch.where(finite, x * scale, float("nan"))
-    return x, [
-        column.info() if ok else ColumnInfo("non-finite", 0, float("nan"))
-        for column, ok in zip(columns, finite.tolist(), strict=True)
-    ]
+    x = x * scale
+    infos = [column.info() for column in columns]
+    for index, entry in enumerate(largest):
+        if not math.isfinite(entry):
+            x[:, index] = float("nan")
+            infos[index] = ColumnInfo("non-finite", 0, float("nan"))
+    return x, infos
 
 
-def _run(kernel: Kernel, problem: Problem, r: Tensor, x: Tensor, columns: list[_Column], places: list[int]) -> None:
-    """Run the method on A d = r for a group of columns, and add what each column gained to x."""
+def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column]) -> Tensor:
+    """Run the method on A d = r for a group of columns; d, as it was when each column was done."""
     space = arithmetic(r.device, r.shape[1])
-    scale = _power_of_two(r)
+    scales, scale = _powers_of_two(r, r.abs().amax(0).tolist())
     state = kernel.start(space, problem, _enter(space, r / scale), max(column.attempt for column in columns))
     every = 1 if r.device.type == "cpu" else _CHECK_EVERY
     limit = max(column.maxiter - column.steps for column in columns)
-    scales, keep = scale.tolist(), recording()
+    keep = recording()
     running = list(range(len(columns)))
     for column in columns:
         column.best, column.best_step, column.outcome = float("inf"), 0, ""
     steps = 0
+    d = torch.zeros_like(r)
     while running:
         state = kernel.step(space, problem, state)
         steps += 1
@@ -229,11 +246,11 @@ def _run(kernel: Kernel, problem: Problem, r: Tensor, x: Tensor, columns: list[_
                 done.append(index)
         if done:
             running = [index for index in running if index not in done]
-            gained = _leave(kernel.solution(space, problem, state))
+            solution = _leave(kernel.solution(space, problem, state))
             for index in done:
                 columns[index].steps += steps
-                if columns[index].outcome != "overflow":
-                    x[:, places[index]] += gained[:, index] * scales[index]
+                d[:, index] = solution[:, index] * scales[index]
+    return d
 
 
 def _enter(space: Arithmetic, r: Tensor) -> Tensor:
@@ -248,10 +265,10 @@ def _take(columns: Tensor, places: list[int]) -> Tensor:
     return columns if len(places) == columns.shape[1] else columns[:, places]
 
 
-def _power_of_two(columns: Tensor) -> Tensor:
-    """A power of two near the largest entry of each column, 1 for a zero column; scaling by it is exact."""
-    largest = columns.abs().amax(0) if columns.shape[0] else columns.new_zeros(columns.shape[1]).abs()
-    return torch.where(largest > 0, largest / torch.frexp(largest).mantissa / 2, 1.0)
+def _powers_of_two(columns: Tensor, largest: list[float]) -> tuple[list[float], Tensor]:
+    """A power of two near the largest entry of each column, 1 for a zero column: scaling by it is exact."""
+    powers = [math.ldexp(0.5, math.frexp(entry)[1]) if 0 < entry < math.inf else 1.0 for entry in largest]
+    return powers, torch.tensor(powers, dtype=columns.real.dtype, device=columns.device)
 
 
 def _norms(columns: Tensor) -> list[float]:
