@@ -103,11 +103,11 @@ class _Solve(Function):
             return nothing
         values, x = ctx.saved_tensors
         # A^H lam = g is A^T conj(lam) = conj(g): one transpose solve serves real and complex alike.
-        lam = _apply(_Solve, values, g.conj(), None, ctx.system, not ctx.transposed, False).conj()
+        lam = _conj(_apply(_Solve, values, _conj(g), None, ctx.system, not ctx.transposed, False))
         grad_values = None
         if values is not None and ctx.needs_input_grad[0]:
             if ctx.transposed:  # entry (i, j) of A is entry (j, i) of the matrix that was solved with
-                grad_values = -sampled(x, lam, ctx.system.pattern).conj()
+                grad_values = -_conj(sampled(x, lam, ctx.system.pattern))
             else:
                 grad_values = -sampled(lam, x, ctx.system.pattern)
         return grad_values, lam if ctx.needs_input_grad[1] else None, *nothing[2:]
@@ -169,7 +169,7 @@ class _Product(Function):
         (g,) = grads
         values, x = ctx.saved_tensors
         grad_values = sampled(g, x, ctx.pattern) if ctx.needs_input_grad[0] else None
-        grad_x = _times(values.conj(), g, ctx.pattern, True) if ctx.needs_input_grad[1] else None
+        grad_x = _times(_conj(values), g, ctx.pattern, True) if ctx.needs_input_grad[1] else None
         return grad_values, grad_x, None
 
     @staticmethod
@@ -202,7 +202,7 @@ class _Sampled(Function):
         (g,) = grads
         u, v = ctx.saved_tensors
         grad_u = product(g, v, ctx.pattern) if ctx.needs_input_grad[0] else None
-        grad_v = _times(g.conj(), u, ctx.pattern, True) if ctx.needs_input_grad[1] else None
+        grad_v = _times(_conj(g), u, ctx.pattern, True) if ctx.needs_input_grad[1] else None
         return grad_u, grad_v, None
 
     @staticmethod
@@ -315,6 +315,11 @@ def _tangent_rule(ctx: Any) -> Iterator[list[Any]]:
     """
     with forward_ad._set_fwd_grad_enabled(True):
         yield [None if t is None else forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+
+
+def _conj(tensor: Tensor) -> Tensor:
+    """The conjugate, computed: a lazy one would reach the user, and could not become a NumPy array."""
+    return torch.conj_physical(tensor) if tensor.is_complex() else tensor
 
 
 def _times(values: Tensor, x: Tensor, pattern: Pattern, transposed: bool) -> Tensor:

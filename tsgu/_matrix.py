@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 
 from tsgu import _checks
 from tsgu._core import _symbolic
@@ -316,4 +317,13 @@ def pattern_of(A: Tensor) -> Pattern:
 
 
 def _host(indices: Tensor) -> Any:
-    return indices.detach().cpu().numpy()
+    """Indices as a NumPy array, also where a transform of torch.func surrounds the call."""
+    while _functorch.is_gradtrackingtensor(indices):
+        indices = _functorch.get_unwrapped(indices)
+    if _functorch.is_batchedtensor(indices):
+        raise TypeError(
+            "row and col must be the same for all members of a batch; got indices that vmap maps over. "
+            "Map over the values alone."
+        )
+    with torch._C._DisableFuncTorch():
+        return indices.detach().cpu().numpy()

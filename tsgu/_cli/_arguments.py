@@ -19,9 +19,10 @@ Without MATRIX this is done for a built-in problem of heat conduction with 10 00
 
 _EPILOG = """\
 What is differentiated is the loss Re(w^H x) with a fixed pseudo-random w, so the adjoint system is A^H lambda = w.
-The gradient error is relative to the finite difference; "allowed" is the error that the residuals, the finite difference
-and rounding explain. A check fails if a solve does not converge, a residual computed afresh is above its target, or the
-gradient error is above what is allowed.
+Iterations are those of the forward and of the adjoint solve. The gradient error is relative to a finite difference by
+an independent solver; "allowed" is the error that the residuals, the finite difference and rounding explain. A check
+fails if a solve does not converge, if a residual, computed afresh, is above its target, or if the gradient error is
+above what is allowed.
 
 exit status: 0 if every check passes, 1 if one fails, 2 if the command cannot be carried out, 130 if interrupted
 """
@@ -75,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
         nargs="?",
         type=Path,
         metavar="MATRIX",
-        help="square matrix: Matrix Market (.mtx, .mtx.gz), or scipy.sparse.save_npz (.npz); repeated entries are added",
+        help="square matrix: Matrix Market (.mtx, .mtx.gz) or scipy.sparse.save_npz (.npz); repeated entries are added",
     )
     parser.add_argument(
         "--rhs",

@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 
 def read_matrix(path: Path) -> sp.csr_array:
-    """A square matrix in double precision, in its own field, real or complex; repeated entries added.
+    """A square matrix in double precision, in its own field, real or complex.
 
     Raises
     ------
@@ -25,16 +25,14 @@ def read_matrix(path: Path) -> sp.csr_array:
         If there is no such matrix in the file.
     """
     if path.suffix == ".npz":
-        given = _read(path, sp.load_npz, "a matrix written by scipy.sparse.save_npz")
+        given = _read(path, _binary(sp.load_npz), "a matrix written by scipy.sparse.save_npz")
     else:
         given = _read(path, scipy.io.mmread, "a Matrix Market file")
     if given.ndim != 2 or given.shape[0] != given.shape[1]:
         raise CommandError(f"{path}: the matrix must be square, (n, n); got {given.shape}")
     if given.shape[0] == 0:
         raise CommandError(f"{path}: the matrix must have at least one row; got (0, 0)")
-    matrix = sp.csr_array(_double(path, given))
-    matrix.sum_duplicates()
-    return matrix
+    return sp.csr_array(_double(path, given))
 
 
 def read_rhs(path: Path, n: int) -> Array:
@@ -46,7 +44,7 @@ def read_rhs(path: Path, n: int) -> Array:
         If there is none for n unknowns in the file.
     """
     if path.suffix == ".npy":
-        given = _read(path, lambda name: np.load(name, allow_pickle=False), "an array written by numpy.save")
+        given = _read(path, _binary(np.load), "an array written by numpy.save")
     elif {".mtx", ".mm"} & set(path.suffixes[-2:]):
         given = _read(path, scipy.io.mmread, "a Matrix Market file")
     else:
@@ -66,21 +64,44 @@ def check_writable(path: Path) -> None:
         raise CommandError(f"{path}: cannot be written")
 
 
+def save(path: Path, x: Array) -> None:
+    """Write a solution under exactly this name; numpy.save alone would add an ending.
+
+    Raises
+    ------
+    CommandError
+        If it cannot be written, the disk being full for instance.
+    """
+    try:
+        with path.open("wb") as file:
+            np.save(file, x)
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be written: {reason(error)}") from error
+
+
 def _read(path: Path, reader: Callable[[str], Any], kind: str) -> Any:
     if not path.exists():
         raise CommandError(f"{path}: no such file")
     if path.is_dir():
         raise CommandError(f"{path}: is a folder, not {kind}")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:  # a pipe has no size
         raise CommandError(f"{path}: the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error"
-            )  # a reader that merely warns, of a text without numbers say, has read nothing
+            warnings.simplefilter("error", UserWarning)  # so numpy.loadtxt says that it found nothing
             return reader(str(path))
     except Exception as error:  # a damaged file makes the readers and decompressors raise almost anything
         raise CommandError(f"{path}: cannot be read as {kind}: {reason(error)}") from error
+
+
+def _binary(reader: Callable[[Any], Any]) -> Callable[[str], Any]:
+    """A reader of open files, which is not left to close them: NumPy forgets to where the content is damaged."""
+
+    def read(name: str) -> Any:
+        with open(name, "rb") as file:
+            return reader(file)
+
+    return read
 
 
 def _read_text(name: str) -> Array:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,21 @@ from tsgu._core._status import ConvergenceWarning, Log, SolveInfo
 NO_DIGIT = 0.1
 """Relative error of x from rounding in A and b alone, above which A is singular to working precision."""
 
+TELLING = 0.1
+"""Allowed relative error of the gradient, above which its check would miss an error that matters."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one method did, and what is wrong with it: nothing, or one line."""
+    """What one method did.
+
+    Attributes
+    ----------
+    failed : bool
+        Whether a check failed.
+    remarks : tuple of str
+        A line for whatever the user should know; never empty if a check failed.
+    """
 
     method: str
     forward: SolveInfo
@@ -28,13 +39,8 @@ class Outcome:
     verdict: Verdict
     seconds: float
     x: Array
-    complaint: str
+    failed: bool
     remarks: tuple[str, ...]
-
-    @property
-    def singular(self) -> bool:
-        """Whether the method found A singular to the precision that it works in."""
-        return "numerically singular" in (self.forward.status, self.adjoint.status)
 
 
 def reference(problem: Problem) -> Reference:
@@ -57,60 +63,72 @@ def reference(problem: Problem) -> Reference:
     return ready
 
 
-def outcomes(
-    problem: Problem, methods: Sequence[str], backend: Backend, against: Reference, log: Log
-) -> Iterator[Outcome]:
-    """Run one method after the other.
+def run(problem: Problem, method: str, backend: Backend, against: Reference, log: Log) -> Outcome:
+    """Solve and differentiate by one method, and check.
 
     Parameters
     ----------
     log : Log
-        Open; what the methods report is found there.
+        Open; what the method reports is found there.
+
+    Raises
+    ------
+    CommandError
+        If the method finds A exactly singular.
     """
-    for method in methods:
-        yield _run(problem, method, backend, against, log)
-
-
-def _run(problem: Problem, method: str, backend: Backend, against: Reference, log: Log) -> Outcome:
     first = len(log)
     with warnings.catch_warnings(record=True) as caught, progress(f"solving by {method}"):
-        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.simplefilter("always")  # all are told below, in the command's own way
         began = time.perf_counter()
         try:
             solution = backend.differentiate(problem.A, problem.b, problem.w, method, problem.rtol)
         except np.linalg.LinAlgError as error:
-            raise CommandError(f"{problem.title}: the matrix is singular to {method}: {error}") from error
+            raise CommandError(f"{problem.title}: the matrix is singular to {method} in {problem.A.dtype}") from error
         seconds = time.perf_counter() - began
+    forward = next(info for info in log[first:] if not info.transposed)
+    adjoint = next(info for info in log[first:] if info.transposed)
     with progress(f"checking {method}"):
         verdict = against.judge(solution)
-    infos = log[first:]
     missed = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
+    others = [str(warning.message) for warning in caught if not issubclass(warning.category, ConvergenceWarning)]
+    complaint = _complaint(method, missed, verdict, problem.rtol)
     return Outcome(
         method=method,
-        forward=next(info for info in infos if not info.transposed),
-        adjoint=next(info for info in infos if info.transposed),
+        forward=forward,
+        adjoint=adjoint,
         verdict=verdict,
         seconds=seconds,
         x=solution.x,
-        complaint=_complaint(method, missed, verdict, problem.rtol),
-        remarks=tuple(str(w.message) for w in caught if not issubclass(w.category, ConvergenceWarning)),
+        failed=complaint is not None,
+        remarks=(*([complaint] if complaint else _caveat(method, verdict)), *others),
     )
 
 
-def _complaint(method: str, missed: Sequence[str], verdict: Verdict, rtol: float) -> str:
+def _complaint(method: str, missed: Sequence[str], verdict: Verdict, rtol: float) -> str | None:
     """The first thing that is wrong, in one line."""
     if missed:
-        more = " The adjoint system did not converge either." if len(missed) > 1 else ""
-        return f"not converged: {missed[0]}{more}"
+        return f"not converged: {missed[0]}{' The adjoint solve failed too.' if len(missed) > 1 else ''}"
     for system, residual, solved in (
         ("forward", verdict.forward_residual, verdict.forward_solved),
         ("adjoint", verdict.adjoint_residual, verdict.adjoint_solved),
     ):
         if not solved:
-            return f"check failed: {method} leaves a relative residual of {residual:.1e} in the {system} system; target {rtol:.1e}"
+            return (
+                f"check failed: {method} leaves a relative residual of {residual:.1e} in the {system} system; "
+                f"target {rtol:.1e}"
+            )
     if not verdict.gradient_error <= verdict.allowed:
         return (
-            f"check failed: the gradient by {method} is off by {verdict.gradient_error:.1e}; residuals, finite difference "
-            f"and rounding explain {verdict.allowed:.1e}"
+            f"check failed: the gradient by {method} is off by {verdict.gradient_error:.1e}; the residuals, the finite "
+            f"difference and rounding explain {verdict.allowed:.1e}"
         )
-    return ""
+    return None
+
+
+def _caveat(method: str, verdict: Verdict) -> list[str]:
+    if verdict.allowed < TELLING:
+        return []
+    return [
+        f"note: the gradient check of {method} tells little: A is so ill-conditioned that residuals within the target "
+        f"allow an error of {verdict.allowed:.1e}; lower --rtol, or compute in double precision"
+    ]

@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough; what is left to flush goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:  # what the system refuses: a name that is too long, a full disk
+        return _refuse(reason(error))
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -51,15 +53,25 @@ def _run(argv: Sequence[str] | None) -> int:
     problem = _problem.build(arguments)
     backend = _backend.load()
     reference = _job.reference(problem)
-    table = _table.Table(problem)
-    print(f"{problem.title}: {problem.A.dtype}, rtol {problem.rtol:.1e}, condition number {reference.condition:.1e}")
-    print(table.head(), flush=True)
 
-    results = []
+    table = _table.Table(problem)
+    print(_table.title(problem, reference.condition))
+    print(table.head(), flush=True)
+    outcomes = []
     with record() as log:
-        for outcome in _job.outcomes(problem, arguments.methods, backend, reference, log):
-            print(table.row(outcome), flush=True)
-            results.append(outcome)
-    for outcome in results:
-        ...
-    return PASSED
+        for method in arguments.methods:
+            outcomes.append(_job.run(problem, method, backend, reference, log))
+            print(table.row(outcomes[-1]), flush=True)
+    if arguments.save is not None:
+        _files.save(arguments.save, outcomes[0].x)
+    if arguments.plot is not None:
+        _plot.draw(log, arguments.plot)
+    for outcome in outcomes:
+        for line in outcome.remarks:
+            print(f"tsgu: {line}", file=sys.stderr)
+    return FAILED if any(outcome.failed for outcome in outcomes) else PASSED
+
+
+def _refuse(message: str) -> int:
+    print(f"tsgu: error: {message}", file=sys.stderr)
+    return REFUSED

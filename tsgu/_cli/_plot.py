@@ -18,9 +18,20 @@ def check_plot(path: Path) -> None:
 
 
 def draw(log: Log, path: Path) -> None:
-    """Write the picture. A bare figure draws by Agg, without a display and without touching pyplot's settings."""
+    """Write the picture.
+
+    A bare figure draws by Agg, without a display and without touching pyplot's settings.
+
+    Raises
+    ------
+    CommandError
+        If the picture cannot be written.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     log.plot(figure.subplots())
-    figure.savefig(path, dpi=150)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be written: {reason(error)}") from error

@@ -48,6 +48,7 @@ def build(arguments: Arguments) -> Problem:
 
     dtype = _working_dtype(A, b, arguments.dtype)
     with np.errstate(over="ignore"):  # found below, and said
+        A.sum_duplicates()  # in double precision; it also puts the entries in order
         A, b = A.astype(dtype), b.astype(dtype)
     _check_finite(f"{title} in {dtype}", "A", A.data)
     _check_finite(f"{title} in {dtype}", "b", b)

@@ -19,6 +19,14 @@ _HEAD = (
 )
 
 
+def title(problem: Problem, condition: float) -> str:
+    """The line above the table."""
+    return (
+        f"{problem.title}: {problem.A.dtype}, right-hand side of shape {problem.b.shape}, rtol {problem.rtol:.1e}, "
+        f"condition number {condition:.1e} (componentwise)"
+    )
+
+
 class Table:
     """Lines of equal width for a problem; iterations are those of the forward and of the adjoint solve."""
 
@@ -40,7 +48,7 @@ class Table:
                 _iterations(outcome),
                 *(f"{number:.1e}" for number in numbers),
                 f"{outcome.seconds:.3f}",
-                "FAILED" if outcome.complaint else "ok",
+                _check(outcome),
             )
         )
 
@@ -55,3 +63,10 @@ class Table:
 def _iterations(outcome: Outcome) -> str:
     counts = (outcome.forward.iterations, outcome.adjoint.iterations)
     return "-" if None in counts else " + ".join(map(str, counts))
+
+
+def _check(outcome: Outcome) -> str:
+    if outcome.failed:
+        return "FAILED"
+    limited = "accuracy limit" in (outcome.forward.status, outcome.adjoint.status)
+    return "ok, at the accuracy limit" if limited else "ok"

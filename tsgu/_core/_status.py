@@ -16,8 +16,8 @@ ADVICE = {
     "converged": "",
     "accuracy limit": "",
     "numerically singular": (
-        "A is singular to working precision: no digit of the residual is significant. Check boundary conditions and "
-        "constraints, or solve in double precision."
+        "A is singular to working precision, or its rows differ in scale by more than that: no digit of the residual is "
+        "significant. Check boundary conditions and constraints, scale the rows, or solve in double precision."
     ),
     "iteration limit": "Raise maxiter, give a preconditioner M, or use direct.",
     "stagnation": "The residual stopped falling. Give a preconditioner M, try another method, or use direct.",

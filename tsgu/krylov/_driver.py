@@ -124,6 +124,15 @@ class _Column:
         self.before = min(self.before, residual)
         return not self.status
 
+    def is_lost(self, residual: float) -> bool:
+        """Whether the run that ended with this true residual is to be undone.
+
+        A run that stopped early for want of steps is not: the residual of conjugate gradients may rise while x improves.
+        """
+        if not residual <= self.limit:
+            self.outcome = "diverged"
+        return self.outcome == "diverged" or (self.outcome in ("broken", "stalled") and residual > self.before)
+
     def info(self) -> ColumnInfo:
         relative = self.residual / self.size if self.size else self.residual
         history = np.array(self.history) / self.size if self.history else None
@@ -198,11 +207,9 @@ def _solve_group(
         r = bs - problem.A(start) if len(pending) < r.shape[1] else r
         xs = start + _run(kernel, problem, r, [columns[index] for index in pending])
         old, r = r, bs - problem.A(xs)
-        lost = [not norm <= columns[index].limit for index, norm in zip(pending, _norms(r), strict=True)]
-        for place, index in enumerate(pending):
-            if lost[place]:
+        for place, (index, norm) in enumerate(zip(pending, _norms(r), strict=True)):
+            if columns[index].is_lost(norm):
                 xs[:, place], r[:, place] = start[:, place], old[:, place]
-                columns[index].outcome = "diverged"
         if len(pending) == len(columns):
             x = xs
         else:

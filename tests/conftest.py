@@ -1,0 +1,34 @@
+"""Test configuration: one thread, set before any library loads, and the real matrices that live outside the repository."""
+
+import os
+
+# Two OpenMP threads on two busy cores can be fifty times slower than one. A setting of the tests, never of the library.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("TSGU_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+NO_DATA = "real matrix not found; set TSGU_TEST_DATA to the folder with the Matrix Market files"
+
+
+@pytest.fixture
+def real_matrix() -> Callable[[str], Path]:
+    """The path of a real matrix, or a skip where the folder is absent."""
+
+    def find(name: str) -> Path:
+        path = DATA / name
+        if not path.is_file():
+            pytest.skip(NO_DATA)
+        return path
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was not tested for want of the real matrices."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_DATA in str(report.longrepr)]
+    found = "found" if DATA.is_dir() else "absent"
+    terminalreporter.write_line(f"real matrices: {DATA} {found}, {len(skipped)} tests skipped without them")
