@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 
 from tsgu._core import _wording
 from tsgu._core._status import _user_frame
@@ -26,6 +27,8 @@ def check_tensor_matrix(A: Any) -> None:
     if A.layout not in (torch.sparse_coo, torch.sparse_csr):
         remedy = "Convert it, for example by A.to_sparse_csr()."
         raise TypeError(_wording.layout("A", "sparse COO or CSR", str(A.layout), remedy))
+    if _functorch.is_batchedtensor(A):
+        raise NotImplementedError(_wording.vmap_of_sparse_tensor())
     if A.dim() - A.dense_dim() != 2:
         raise ValueError(_wording.not_matrix(tuple(A.shape), str(A.layout)))
     if A.dense_dim():

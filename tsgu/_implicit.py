@@ -235,20 +235,6 @@ class _Extract(Function):
         _origin.warn_if_second_order_is_lost(ctx, g)
         return assemble(g, ctx.pattern, ctx.layout, ctx.index), None
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        raise NotImplementedError(_ONLY_SPARSE_MATRIX.format("Forward mode"))
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Grads, *args: Any) -> tuple[Tensor, int]:
-        raise NotImplementedError(_ONLY_SPARSE_MATRIX.format("torch.func.vmap"))
-
-
-_ONLY_SPARSE_MATRIX = (
-    "{} does not reach through torch's own sparse tensors. Build A with tsgu.SparseMatrix.from_coo(row, col, values, "
-    "shape): it supports forward mode, vmap and torch.func, and derivatives of any order."
-)
-
 
 class _Assemble(Function):
     @staticmethod

@@ -48,6 +48,11 @@ class Factorisation:
         self._symmetric = symbolic.is_symmetric
         self._lu = self._factor()
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the factors, as SuperLU holds them."""
+        return 0 if self._lu is None else self._lu.nnz * (self.matrix.dtype.itemsize + self.matrix.indices.itemsize)
+
     def _factor(self) -> SuperLU | None:
         if self.matrix.shape[0] == 0:
             return None
@@ -71,7 +76,7 @@ class Factorisation:
         if not finite.all():
             b = np.where(finite, b, 0)
         # Powers of two, so that norms neither overflow nor vanish and the solution is scaled exactly.
-        scale = np.ldexp(1.0, np.frexp(np.abs(b).max(axis=0, initial=0))[1]).astype(b.real.dtype)
+        scale = np.ldexp(0.5, np.frexp(np.abs(b).max(axis=0, initial=0))[1]).astype(b.real.dtype)
         b = b / scale
         x = self._raw(b, transposed)
         residual, status = self._judge(b, x, transposed)

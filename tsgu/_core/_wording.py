@@ -25,6 +25,13 @@ def not_matrix(shape: tuple[int, ...], kind: str) -> str:
     )
 
 
+def vmap_of_sparse_tensor() -> str:
+    return (
+        "A must be a SparseMatrix under torch.func.vmap; got a sparse tensor that vmap maps over. Build it with "
+        "tsgu.SparseMatrix.from_coo(row, col, values, shape), and map over the values."
+    )
+
+
 def hybrid(shape: tuple[int, ...]) -> str:
     return f"A must have scalar entries; got a hybrid sparse tensor whose entries have shape {shape}."
 
