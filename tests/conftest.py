@@ -1,4 +1,4 @@
-"""Test configuration: one thread, set before any library loads, and the real matrices that live outside the repository."""
+"""Test configuration: one thread, set before any library loads, and real matrices that live outside the repository."""
 
 import os
 

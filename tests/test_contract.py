@@ -28,9 +28,7 @@ def options(method, rtol=RTOL, **more):
 
 def usual(method):
     """A system that the method is meant for."""
-    return BY_NAME[
-        {"linear_cg": "hermitian definite", "minres": "hermitian indefinite"}.get(method, "complex general")
-    ]
+    return BY_NAME[{"linear_cg": "hermitian definite", "minres": "hermitian indefinite"}.get(method, "complex general")]
 
 
 def direction(system, b, seed=5):
@@ -85,7 +83,7 @@ def test_single_precision_is_solved_to_single_precision(package, method, system)
 
 
 def second_order_pairs():
-    """Second derivatives leave the Hermitian matrices, so Hermitian methods meet them along Hermitian directions only."""
+    """The systems of a second derivative in the values are not Hermitian, even where A is."""
     return [(m, s) for m, s in PAIRS if m in ("bicgstab", "gmres", "direct")]
 
 
@@ -395,7 +393,7 @@ def test_an_omitted_transpose_solver_is_applied_to_the_transpose(package):
             assert_close(got, expected, tolerance(system.condition, np.float64, 0, 2), f"gradient, {layout}")
 
 
-def test_a_given_transpose_solver_receives_A_and_plain_transposition_is_meant(package):
+def test_a_given_transpose_solver_receives_the_matrix_and_means_plain_transposition(package):
     """A^T for A^H, or A^T handed to a callable that transposes once more."""
     system = BY_NAME["complex general"]
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
@@ -484,7 +482,7 @@ def test_a_method_refuses_what_it_does_not_know(package, method):
 def test_a_method_named_by_a_string_is_refused_with_the_remedy(package):
     """'linear_cg' taken for a callable and failing far away."""
     system = BY_NAME["poisson"]
-    with pytest.raises(TypeError, match="solve must be a callable .* got the string 'linear_cg'"):
+    with pytest.raises(TypeError, match=r"solve must be a callable .* got the string 'linear_cg'"):
         package.Problem(system, right_hand_side(system, None)).solve("linear_cg")
 
 

@@ -1,4 +1,4 @@
-"""The argument checks, applied to tensors. Shapes, layouts and dtypes only: values are checked where they are concrete."""
+"""The argument checks, applied to tensors: shapes, layouts and dtypes; values are checked where they are concrete."""
 
 from __future__ import annotations
 

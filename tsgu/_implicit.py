@@ -6,8 +6,8 @@ conjugate),
     A^H lam = g,        grad_b = lam,        grad_A[i, j] = -sum_k lam[i, k] conj(x[j, k])  at the stored entries,
 
 and in forward mode A dx = db - dA x. Both follow from differentiating A x = b:  dA x + A dx = db, so
-<g, dx> = <g, A^-1 (db - dA x)> = <A^-H g, db - dA x>.  The adjoint and the tangent solve are the rule itself, with their
-own derivatives, so that every higher order is right by construction.
+<g, dx> = <g, A^-1 (db - dA x)> = <A^-H g, db - dA x>.  The adjoint and the tangent solve are the rule itself, with
+their own derivatives, so that every higher order is right by construction.
 
 The functions are closed under differentiation: a solve is differentiated through solves and sampled products, a sampled
 product through products, a product through products and sampled products.

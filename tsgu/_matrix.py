@@ -137,7 +137,7 @@ class Pattern:
 
 
 class SparseMatrix:
-    """Values on a pattern: a sparse matrix that is differentiable to any order, in both modes, and under ``torch.func``.
+    """Values on a pattern: a sparse matrix differentiable to any order, in both modes, and under ``torch.func``.
 
     Parameters
     ----------
@@ -241,6 +241,7 @@ class SparseMatrix:
         ValueError
             If the values are a batch.
         """
+        _checks.check_layout(layout)
         _checks.check_unbatched(self.values)
         index = torch.int64 if layout == torch.sparse_coo else self.pattern.col.dtype
         return assemble(self.values, self.pattern, layout, index)

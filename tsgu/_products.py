@@ -46,8 +46,8 @@ def csr_product(matrix: Tensor, x: Tensor) -> Tensor:
 def sampled_product(pattern: Pattern, u: Tensor, v: Tensor) -> Tensor:
     """sum_k u[i, k] conj(v[j, k]) at the stored entries (i, j), shape (nnz,).
 
-    Accumulated over blocks of entries, so that the temporary has a fixed size, whatever nnz and k; a block gathers whole
-    rows of u and v, which are contiguous.
+    Accumulated over blocks of entries, so that the temporary has a fixed size, whatever nnz and k; a block gathers
+    whole rows of u and v, which are contiguous.
     """
     if u.dim() == 1:
         return u.index_select(0, pattern.row) * v.conj().index_select(0, pattern.col)

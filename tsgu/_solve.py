@@ -39,8 +39,8 @@ def sparse_generic_solve(
         gradient has the dtype of its own input.
     solve : callable, optional
         ``solve(A, B, **kwargs) -> X`` or ``(X, info)``. One of this package's methods (:data:`linear_cg`,
-        :data:`minres`, :data:`bicgstab`, :data:`gmres`, :data:`direct`), or any other callable, which then receives A as
-        given, detached, and is not differentiated through. MINRES by default, for symmetric (Hermitian) A. A callable
+        :data:`minres`, :data:`bicgstab`, :data:`gmres`, :data:`direct`), or any other callable, which then receives A
+        as given, detached, and is not differentiated through. MINRES by default, for symmetric (Hermitian) A. A callable
         with ``prepare(A, **kwargs)`` that returns an object with ``solve(B)`` and ``solve_transpose(G)`` is prepared
         once for the forward and the adjoint solve.
     transpose_solve : callable, optional
@@ -59,15 +59,15 @@ def sparse_generic_solve(
     Tensor
         X, with the shape of B. Differentiable with respect to A and B. A SparseMatrix: to any order, in reverse and
         forward mode, under ``torch.func`` and ``vmap``. A sparse tensor: to second order in reverse mode, where it is a
-        leaf or made from a dense tensor; PyTorch loses the second order of ``torch.sparse_coo_tensor(indices, values)``,
-        and a warning says so when it is asked for. Gradients with respect to a sparse tensor come back in its layout and
-        index dtype, coalesced.
+        leaf or made from a dense tensor; PyTorch loses the second order of
+        ``torch.sparse_coo_tensor(indices, values)``, and a warning says so when it is asked for. Gradients with respect
+        to a sparse tensor come back in its layout and index dtype, coalesced.
 
     Raises
     ------
     ValueError
-        If A or B is not a tensor; if A is not square or B does not match it; if they lie on different devices; if A, B or
-        x0 has entries that are not finite; if an argument is out of range.
+        If A or B is not a tensor; if A is not square or B does not match it; if they lie on different devices; if A, B
+        or x0 has entries that are not finite; if an argument is out of range.
     TypeError
         If A is neither COO nor CSR, or B is not dense; if a dtype is not supported; if a solver is not callable or
         returns something else than the solution; if a method does not have a keyword argument; if a preconditioner that

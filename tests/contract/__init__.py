@@ -1,1 +1,1 @@
-"""The contract that every package keeps: systems with known properties, their dense truth, and one adapter a package."""
+"""The contract that every package keeps: systems with known properties, their dense truth, and an adapter each."""

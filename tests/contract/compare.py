@@ -20,6 +20,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tol: float, what: str
         return
     worst = np.argsort(-np.nan_to_num(error, nan=np.inf).ravel())[:5]
     lines = [
-        f"  {np.unravel_index(i, expected.shape)}: got {actual.ravel()[i]}, expected {expected.ravel()[i]}" for i in worst
+        f"  {np.unravel_index(i, expected.shape)}: got {actual.ravel()[i]}, expected {expected.ravel()[i]}"
+        for i in worst
     ]
     raise AssertionError(f"{what}: off by {error.max():.2e}, tolerance {bound:.2e}; worst entries\n" + "\n".join(lines))

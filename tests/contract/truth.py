@@ -1,6 +1,6 @@
 """The dense truth: ``torch.linalg.solve`` on a matrix that ``index_put`` assembled on zeros, differentiated in reverse.
 
-Nothing of the packages under test takes part. (Forward mode of ``torch.linalg.solve`` is not used: nested, it is wrong.)
+Nothing of the packages under test takes part. (Not forward mode of ``torch.linalg.solve``: nested, it is wrong.)
 """
 
 import numpy as np

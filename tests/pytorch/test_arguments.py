@@ -30,7 +30,9 @@ def test_other_layouts_are_type_errors_before_any_shape_is_looked_at():
     rectangular = torch.ones(3, 2, dtype=torch.float64)
     refused(TypeError, "A must be sparse COO or CSR; got layout torch.strided.", rectangular, B)
     refused(TypeError, "A must be sparse COO or CSR; got layout torch.sparse_csc.", rectangular.to_sparse_csc(), B)
-    refused(TypeError, "B must be dense (strided); got layout torch.sparse_coo.", rectangular.to_sparse(), B.to_sparse())
+    refused(
+        TypeError, "B must be dense (strided); got layout torch.sparse_coo.", rectangular.to_sparse(), B.to_sparse()
+    )
 
 
 def test_shapes_that_do_not_fit_are_value_errors():

@@ -15,7 +15,7 @@ N = 5
 
 
 def system(method, dtype):
-    """Values, a function from values to a matrix that suits the method for any values near these, and its dense twin."""
+    """Values, a function from values to a matrix that suits the method, and the dense twin of that function."""
     generator = torch.Generator().manual_seed(1)
     dense = torch.randn(N, N, dtype=dtype, generator=generator)
     dense = dense * (torch.rand(N, N, generator=generator) < 0.5)
@@ -190,7 +190,7 @@ def test_a_batch_of_right_hand_sides_is_solved_with_one_factorisation(monkeypatc
     def solve(b):
         return tsgu.sparse_generic_solve(matrix(values), b, solve=tsgu.direct)
 
-    x, pull = vjp(solve, rhs(torch.float64, N))
+    _, pull = vjp(solve, rhs(torch.float64, N))
     vmap(pull)(torch.eye(N, dtype=torch.float64))
     assert len(made) == 1
     made.clear()

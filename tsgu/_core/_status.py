@@ -16,15 +16,15 @@ ADVICE = {
     "converged": "",
     "accuracy limit": "",
     "numerically singular": (
-        "A is singular to working precision, or its rows differ in scale by more than that: no digit of the residual is "
-        "significant. Check boundary conditions and constraints, scale the rows, or solve in double precision."
+        "A is singular to working precision, or its rows differ in scale by more than that: no digit of the residual "
+        "is significant. Check boundary conditions and constraints, scale the rows, or solve in double precision."
     ),
     "iteration limit": "Raise maxiter, give a preconditioner M, or use direct.",
     "stagnation": "The residual stopped falling. Give a preconditioner M, try another method, or use direct.",
     "breakdown": "The recurrence broke down. Try gmres or direct, or another x0 or M.",
     "non-finite": "The right-hand side of this column is not finite, so the solution is NaN there.",
     "singular": "A is singular: direct found no nonzero pivot.",
-    "inaccurate": "The factorisation lost too many digits. Scale the rows and columns of A, or solve in double precision.",
+    "inaccurate": "The factorisation lost too many digits. Scale rows and columns of A, or solve in double precision.",
     "not verified": "",
     "residual above verify": (
         "The solver given returned without solving the system. Tighten its tolerance, or pass verify=None if this "

@@ -1,4 +1,4 @@
-"""Symbolic work on a sparsity pattern: canonical order, duplicates, row pointers, transpose. Indices only, no values."""
+"""Symbolic work on a sparsity pattern: canonical order, duplicates, row pointers, transpose. Indices, no values."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -73,8 +73,8 @@ def bicgstab(
 ) -> Tensor:
     """Solve A X = B by stabilised bi-conjugate gradients, for general A.
 
-    Where the recurrence breaks down, it starts again from the true residual; what cannot be repaired so is reported, and
-    the last sound iterate returned.
+    Where the recurrence breaks down, it starts again from the true residual; what cannot be repaired so is reported,
+    and the last sound iterate returned.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def bicgstab(
 
     References
     ----------
-    H. A. van der Vorst, SIAM J. Sci. Stat. Comput. 13 (1992), 631-644; R. Barrett et al., *Templates for the Solution of
-    Linear Systems*, SIAM 1994, figure 2.10.
+    H. A. van der Vorst, SIAM J. Sci. Stat. Comput. 13 (1992), 631-644; R. Barrett et al., *Templates for the Solution
+    of Linear Systems*, SIAM 1994, figure 2.10.
 
     Examples
     --------

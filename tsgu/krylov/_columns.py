@@ -1,7 +1,7 @@
 """Vector arithmetic for one column, or for a group of columns that do not mix.
 
-A method is written once, against the names below. Vectors are tensors, (n,) or (n, k), changed in place; a scalar is one
-number per column. Where the scalars live decides the speed of a step on a small system, so there are three kinds:
+A method is written once, against the names below. Vectors are tensors, (n,) or (n, k), changed in place; a scalar is
+one number per column. Where the scalars live decides the speed of a step on a small system, so there are three kinds:
 
 - ``Column``: one column on the CPU, scalars are Python numbers;
 - ``HostColumns``: a group on the CPU, scalars are NumPy arrays;

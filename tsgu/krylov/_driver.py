@@ -26,9 +26,6 @@ from tsgu.krylov._operator import Apply, Operator
 _CACHE = 4 << 20
 """Bytes that the vectors of a group of columns may take on the CPU, about a second-level cache."""
 
-_CHECK_EVERY = 10
-"""Steps between two reads of the residual from an accelerator."""
-
 
 class State(Protocol):
     """What every method's state has; the rest is its own."""
@@ -127,7 +124,7 @@ class _Column:
     def is_lost(self, residual: float) -> bool:
         """Whether the run that ended with this true residual is to be undone.
 
-        A run that stopped early for want of steps is not: the residual of conjugate gradients may rise while x improves.
+        A run that stopped for want of steps is not: the residual of conjugate gradients may rise while x improves.
         """
         if not residual <= self.limit:
             self.outcome = "diverged"
@@ -231,7 +228,7 @@ def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column]) ->
     space = arithmetic(r.device, r.shape[1])
     scales, scale = _powers_of_two(r, r.abs().amax(0).tolist())
     state = kernel.start(space, problem, _enter(space, r / scale), max(column.attempt for column in columns))
-    every = 1 if r.device.type == "cpu" else _CHECK_EVERY
+    every = _steps_between_reads(r.device)
     limit = max(column.maxiter - column.steps for column in columns)
     keep = recording()
     running = list(range(len(columns)))
@@ -258,6 +255,11 @@ def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column]) ->
                 columns[index].steps += steps
                 d[:, index] = solution[:, index] * scales[index]
     return d
+
+
+def _steps_between_reads(device: torch.device) -> int:
+    """The residual is read in every step on the CPU; an accelerator would wait for it, and is read now and then."""
+    return 1 if device.type == "cpu" else 10
 
 
 def _enter(space: Arithmetic, r: Tensor) -> Tensor:

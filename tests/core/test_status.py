@@ -1,0 +1,124 @@
+"""The log, its table and its plot, and the words of the warning."""
+
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from tsgu._core import _status
+from tsgu._core._status import ColumnInfo
+
+
+def info(*columns, method="minres", transposed=False, seconds=0.25):
+    return _status.summarize(method, transposed, columns, seconds)
+
+
+GOOD = ColumnInfo("converged", 3, 1e-9, np.array([1.0, 1e-4, 1e-9]))
+POOR = ColumnInfo("iteration limit", 7, 2e-3, np.geomspace(1, 2e-3, 7))
+WORSE = ColumnInfo("stagnation", 5, 0.5, None)
+
+
+def test_a_summary_is_as_bad_as_its_worst_column():
+    """A failed column hidden behind good ones."""
+    both = info(GOOD, POOR, WORSE)
+    assert (both.status, both.iterations, both.residual) == ("stagnation", 7, 0.5)
+    assert not both.converged
+    assert both.history is POOR.history
+    assert info(GOOD, ColumnInfo("non-finite", 0, float("nan"))).status == "non-finite"
+    assert np.isnan(info(GOOD, ColumnInfo("non-finite", 0, float("nan"))).residual)
+    assert info(ColumnInfo("accuracy limit", 3, 1e-7)).converged
+    assert info(ColumnInfo("not verified", None, None)).residual is None
+
+
+def test_the_warning_names_solve_column_residual_target_and_remedy():
+    """A warning that leaves the user guessing."""
+    text = _status.describe(info(GOOD, POOR, WORSE, transposed=True), 1e-8)
+    assert text == (
+        "minres on the adjoint system (A^T): stagnation; column 2 of 3, and 1 more, relative residual 5.0e-01, target "
+        "1.0e-08, 5 steps. The residual stopped falling. Give a preconditioner M, try another method, or use direct."
+    ).replace("more, relative", "more; relative")
+    assert _status.describe(info(POOR), None, "Do this.").endswith(
+        "iteration limit; relative residual 2.0e-03, 7 steps. Do this."
+    )
+
+
+def test_only_what_is_not_sound_is_warned_of_and_all_is_logged():
+    """A warning at every solve, or none at a bad one."""
+    with _status.record() as outer, _status.record() as inner:
+        _status.report(info(GOOD), 1e-8)
+        with pytest.warns(_status.ConvergenceWarning, match="iteration limit"):
+            _status.report(info(POOR), 1e-8)
+    _status.report(info(GOOD), 1e-8)
+    assert [i.status for i in inner] == [i.status for i in outer] == ["converged", "iteration limit"]
+
+
+def test_the_warning_points_at_the_users_line():
+    """A warning attributed to a line of the package, which the user cannot change and which is shown only once."""
+    import torch
+
+    import tsgu
+
+    A = torch.diag(torch.arange(1.0, 30.0)).to_sparse()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tsgu.linear_cg(A, torch.ones(29), maxiter=1)
+    assert [w.filename for w in caught if w.category is _status.ConvergenceWarning] == [__file__]
+
+
+def test_solves_of_other_threads_are_collected():
+    """A log kept in a context variable, which the threads of autograd do not see."""
+    with _status.record() as log:
+        thread = threading.Thread(target=_status.report, args=(info(GOOD), None))
+        thread.start()
+        thread.join()
+    assert len(log) == 1
+
+
+def test_the_log_prints_as_a_table():
+    """A list of reprs."""
+    log = _status.Log()
+    log._infos += [
+        info(GOOD),
+        info(ColumnInfo("converged", None, 2e-16), method="direct", transposed=True, seconds=None),
+    ]
+    assert repr(log).splitlines() == [
+        "method  system  status     iterations  residual  seconds",
+        "minres  A       converged  3           1.0e-09   0.250",
+        "direct  A^T     converged  -           2.0e-16   -",
+    ]
+
+
+def test_the_plot_shows_each_history_with_its_axes_labelled():
+    """An empty picture."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    log = _status.Log()
+    log._infos += [info(GOOD), info(POOR, transposed=True), info(WORSE)]
+    ax = log.plot()
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("step", "relative residual", "log")
+    assert [line.get_label() for line in ax.lines] == [
+        "0: minres, forward, converged",
+        "1: minres, adjoint, iteration limit",
+    ]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), GOOD.history)
+    matplotlib.pyplot.close(ax.figure)
+
+
+def test_a_missing_matplotlib_names_the_extra():
+    """ModuleNotFoundError from inside a method called plot."""
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+from tsgu._core._status import Log
+try:
+    Log().plot()
+except ImportError as error:
+    assert 'pip install "tsgu[plot]"' in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

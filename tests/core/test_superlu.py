@@ -1,0 +1,93 @@
+"""The factorisation: orderings, the way back from a bad one, scales, several columns."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import scipy.sparse.linalg
+
+from tsgu._core import _superlu, _symbolic
+
+
+def factored(A):
+    A = sp.csr_array(A)
+    return _superlu.Factorisation(_symbolic.from_csr(A.indptr, A.indices, A.shape), A.data)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The options of each factorisation made."""
+    made = []
+    original = _superlu.splu
+    monkeypatch.setattr(_superlu, "splu", lambda A, **options: made.append(options) or original(A, **options))
+    return made
+
+
+def test_the_ordering_follows_the_symmetry_of_the_pattern(calls):
+    """COLAMD on a symmetric pattern: three times the time on a 3-D Laplacian."""
+    rng = np.random.default_rng(0)
+    A = sp.random_array((30, 30), density=0.1, rng=rng) + 5 * sp.eye_array(30)
+    factored(A + A.T + sp.triu(A))
+    factored(A)
+    assert [options["permc_spec"] for options in calls] == ["MMD_AT_PLUS_A", "COLAMD"]
+    assert calls[0]["diag_pivot_thresh"] == 0.01
+
+
+def test_pivots_on_the_diagonal_that_ruin_the_residual_are_not_believed(calls, monkeypatch):
+    """A threshold of zero accepts a pivot of 1e-17: residual 3e-3, silently. The check must catch what comes of it."""
+    monkeypatch.setitem(_superlu._SYMMETRIC, "diag_pivot_thresh", 0.0)
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((40, 40)) * (rng.random((40, 40)) < 0.3)
+    A = A + A.T
+    np.fill_diagonal(A, 1e-17)
+    b = np.ones(40)
+    raw = scipy.sparse.linalg.splu(sp.csc_array(A), **_superlu._SYMMETRIC).solve(b)
+    assert np.linalg.norm(b - A @ raw) > 1e-6 * np.linalg.norm(b)
+    x, columns = factored(A).solve(b, False)
+    np.testing.assert_allclose(A @ x, b, atol=1e-9)
+    assert columns[0].status == "converged"
+
+
+def test_a_zero_pivot_on_a_symmetric_pattern_is_looked_at_again():
+    """A nonsingular matrix called singular because its diagonal is zero."""
+    A = np.array([[0.0, 1.0], [1.0, 0.0]])
+    x, _ = factored(A).solve(np.array([1.0, 2.0]), False)
+    np.testing.assert_array_equal(x, [2.0, 1.0])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_both_systems_are_solved_by_the_same_factors(calls, dtype, transposed):
+    """A second factorisation for the adjoint, or trans="H" where plain transposition is meant."""
+    rng = np.random.default_rng(1)
+    A = (rng.standard_normal((20, 20)) + 8 * np.eye(20)).astype(dtype)
+    if np.iscomplexobj(A):
+        A += 1j * rng.standard_normal((20, 20))
+    b = rng.standard_normal((20, 3)).astype(dtype)
+    F = factored(A)
+    F.solve(b, not transposed)
+    x, columns = F.solve(b, transposed)
+    assert x.dtype == dtype
+    exact = np.linalg.solve((A.T if transposed else A).astype(complex), b)
+    np.testing.assert_allclose(x, exact, rtol=100 * np.finfo(dtype).eps * np.linalg.cond(A), atol=1e-5)
+    assert [column.status for column in columns] == ["converged"] * 3
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_scales_of_the_right_hand_side_do_not_matter(scale):
+    """A norm that overflows or vanishes, and a residual of NaN or 0 / 0."""
+    A, b = np.diag([1.0, 3.0, 7.0]), np.array([1.0, 3.0, 7.0])
+    x, columns = factored(A).solve(b * scale, False)
+    np.testing.assert_allclose(x / scale, 1.0)
+    assert columns[0].residual < 1e-15
+
+
+def test_a_factorisation_that_stays_inaccurate_says_so(monkeypatch):
+    """A wrong solution passed on because nothing better was found."""
+    F = factored(np.eye(4) + 0.1)
+    monkeypatch.setattr(F, "_raw", lambda b, transposed: 0.5 * b)
+    monkeypatch.setattr(F, "_symmetric", False)
+    _, columns = F.solve(np.ones(4), False)
+    assert columns[0].status == "inaccurate"
+    # rows of A sum to 1.4: x = 0.5 b leaves 1 - 0.7 of b, and one step of refinement that much of it again
+    assert columns[0].residual == pytest.approx(0.3**2)

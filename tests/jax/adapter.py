@@ -1,0 +1,122 @@
+"""tsgu_jax behind the words of the contract suite: NumPy in, NumPy out, gradients in torch's convention.
+
+JAX's gradient of a real loss with respect to a complex input is the conjugate of torch's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse import BCOO, BCSR
+
+import tsgu_jax
+from tests.contract.systems import System
+
+NAME = "jax"
+LAYOUTS = ("coo", "csr", "values")
+
+
+def method(name: str | None) -> Any:
+    return None if name is None else getattr(tsgu_jax, name)
+
+
+def foreign(function: Callable[..., np.ndarray]) -> Callable[..., jax.Array]:
+    """A NumPy function (dense A, b, **kwargs) -> x as a solver from outside the package."""
+
+    def solve(A, B, **kwargs):
+        dense = A.to_dense() if isinstance(A, tsgu_jax.SparseMatrix) else A.todense()
+
+        def host(dense, b, kwargs):
+            dense, b, kwargs = jax.tree.map(np.asarray, (dense, b, kwargs))
+            return np.asarray(function(dense, b, **kwargs)).astype(b.dtype)
+
+        return jax.pure_callback(host, jax.ShapeDtypeStruct(B.shape, B.dtype), dense, B, kwargs)
+
+    return solve
+
+
+def array(x: np.ndarray) -> jax.Array:
+    return jnp.asarray(np.array(x))
+
+
+dense_matrix = array
+"""A dense matrix as a preconditioner."""
+
+
+class Problem:
+    """A system and a right-hand side as differentiable inputs of the package, in one layout and dtype."""
+
+    def __init__(self, system: System, b: np.ndarray, layout: str = "values", dtype: Any = None) -> None:
+        dtype = np.result_type(system.values, b) if dtype is None else dtype
+        self.system = system
+        self.layout = layout
+        self.b = array(b.astype(dtype))
+        self.values = array(system.values.astype(dtype))
+        self._indices = jnp.stack([array(system.row), array(system.col)], axis=1)
+        self._indptr = array(np.searchsorted(system.row, np.arange(system.n + 1)))
+
+    def matrix(self, values: jax.Array | None = None) -> Any:
+        values = self.values if values is None else values
+        shape = (self.system.n, self.system.n)
+        if self.layout == "coo":
+            return BCOO((values, self._indices), shape=shape)
+        if self.layout == "csr":
+            return BCSR((values, self._indices[:, 1], self._indptr), shape=shape)
+        return tsgu_jax.SparseMatrix.from_coo(self.system.row, self.system.col, values, shape)
+
+    def _solved(self, values, b, solver, transpose=None, **kwargs):
+        return tsgu_jax.solve(self.matrix(values), b, solver, transpose, **kwargs)
+
+    def solve(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> np.ndarray:
+        return np.asarray(self._solved(self.values, self.b, solver, transpose, **kwargs))
+
+    def gradients(
+        self, w: np.ndarray, solver: Any = None, transpose: Any = None, **kwargs: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of Re <w, x> with respect to each given value, and to b."""
+
+        def loss(values, b):
+            x = self._solved(values, b, solver, transpose, **kwargs)
+            return (array(w).conj().astype(x.dtype) * x).sum().real
+
+        grads = jax.grad(loss, (0, 1))(self.values, self.b)
+        jax.effects_barrier()
+        return tuple(np.asarray(g).conj() for g in grads)
+
+    def hessian_products(self, w, direction, solver: Any = None, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Second derivatives of Re <w, x x> along a direction in (values, b), for the layout "values"."""
+
+        def loss(values, b):
+            x = self._solved(values, b, solver, **kwargs)
+            return (array(w).conj() * x * x).sum().real
+
+        def along(values, b):
+            grads = jax.grad(loss, (0, 1))(values, b)
+            return sum((array(d).conj() * g.conj()).sum().real for d, g in zip(direction, grads, strict=True))
+
+        second = jax.grad(along, (0, 1))(self.values, self.b)
+        jax.effects_barrier()
+        return tuple(np.asarray(g).conj() for g in second)
+
+    def tangent(self, direction, solver: Any = None, **kwargs: Any) -> np.ndarray:
+        """Directional derivative of x in forward mode, for the layout "values"."""
+
+        def function(values, b):
+            return self._solved(values, b, solver, **kwargs)
+
+        tangents = tuple(array(d) for d in direction)
+        return np.asarray(jax.jvp(function, (self.values, self.b), tangents)[1])
+
+    def batched(self, values: np.ndarray | None, b: np.ndarray | None, solver: Any = None, **kwargs: Any) -> np.ndarray:
+        """Solutions for a batch of values, of right-hand sides, or of both, by vmap."""
+        args = tuple(f if a is None else array(a) for a, f in zip((values, b), (self.values, self.b), strict=True))
+        dims = tuple(None if a is None else 0 for a in (values, b))
+        return np.asarray(jax.vmap(lambda v, c: self._solved(v, c, solver, **kwargs), dims)(*args))
+
+
+record = tsgu_jax.record
+ConvergenceWarning = tsgu_jax.ConvergenceWarning
+WarningAsError = (tsgu_jax.ConvergenceWarning, jax.errors.JaxRuntimeError)
+"""What a ConvergenceWarning turned into an error surfaces as: the second from compiled functions and derivatives."""
