@@ -28,15 +28,15 @@ def csr(values: Tensor, pattern: Pattern) -> Tensor:
     )
 
 
-def csr_product(matrix: Tensor, x: Tensor) -> Tensor:
-    """Matrix times x of shape (n,) or (n, k), in column groups that the CPU product likes."""
+def csr_product(matrix: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Matrix times x of shape (n,) or (n, k), in column groups that the CPU product likes; into ``out`` if given."""
     if x.dim() == 1:
-        return torch.mv(matrix, x)
+        return torch.mv(matrix, x, out=out)
     if x.shape[1] == 1:
-        return torch.mv(matrix, x[:, 0]).unsqueeze(1)
+        return torch.mv(matrix, x[:, 0], out=None if out is None else out[:, 0]).unsqueeze(1)
     if x.shape[1] <= _CPU_COLUMNS or x.device.type != "cpu":
-        return torch.mm(matrix, x)
-    out = x.new_empty((matrix.shape[0], x.shape[1]))
+        return torch.mm(matrix, x, out=out)
+    out = x.new_empty((matrix.shape[0], x.shape[1])) if out is None else out
     for start in range(0, x.shape[1], _CPU_COLUMNS):
         group = slice(start, start + _CPU_COLUMNS)
         out[:, group] = csr_product(matrix, x[:, group].contiguous())

@@ -33,9 +33,9 @@ def products(monkeypatch):
         seen["conversions"] += 1
         return csr(*args)
 
-    def counted_product(matrix, x):
+    def counted_product(matrix, x, *out):
         seen["products"].append(tuple(x.shape))
-        return product(matrix, x)
+        return product(matrix, x, *out)
 
     monkeypatch.setattr(_products, "csr", counted_csr)
     monkeypatch.setattr(_products, "csr_product", counted_product)

@@ -16,6 +16,7 @@ class _State(NamedTuple):
     x: Tensor  # solution
     r: Tensor  # residual by its recurrence
     p: Tensor  # direction
+    q: Tensor  # memory for A p
     rho: Scalar  # r^H M r
     norm: Scalar
     broken: Any
@@ -24,12 +25,12 @@ class _State(NamedTuple):
 def _start(space: Arithmetic, problem: Problem, r: Tensor, attempt: int) -> _State:
     z = problem.M(r)
     rho = space.dot(r, z)
-    return _State(torch.zeros_like(r), r, z.clone(), rho, space.norm(r), rho == 0)
+    return _State(torch.zeros_like(r), r, z.clone(), torch.empty_like(r), rho, space.norm(r), rho == 0)
 
 
 def _step(space: Arithmetic, problem: Problem, s: _State) -> _State:
     """Saad, *Iterative Methods for Sparse Linear Systems*, 2nd ed., Algorithm 9.1; line numbers behind the code."""
-    q = problem.A(s.p)
+    q = problem.A(s.p, s.q)
     curvature = space.dot(s.p, q)
     alpha = space.divide(s.rho, curvature)  # 3
     space.add(s.x, alpha, s.p)  # 4
@@ -39,7 +40,7 @@ def _step(space: Arithmetic, problem: Problem, s: _State) -> _State:
     beta = space.divide(rho, s.rho)  # 7
     space.combine(z, beta, s.p)  # 8
     norm = space.norm(s.r) if problem.preconditioned else space.root(rho.real)
-    return _State(s.x, s.r, s.p, rho, norm, curvature == 0)
+    return _State(s.x, s.r, s.p, q, rho, norm, curvature == 0)
 
 
 def _solution(space: Arithmetic, problem: Problem, s: _State) -> Tensor:

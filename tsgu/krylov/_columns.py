@@ -95,6 +95,8 @@ class HostColumns:
         torch.addcmul(x, y, self._lift(b, y), out=y)
 
     def divide(self, a: Scalar, b: Scalar) -> Scalar:
+        if np.all(b):
+            return a / b
         a, b = np.asarray(a), np.asarray(b)
         return np.divide(a, b, out=np.zeros(b.shape, np.result_type(a, b)), where=b != 0)
 
@@ -114,10 +116,11 @@ class HostColumns:
         return np.zeros((*shape, self.width), dtype=_numpy_dtype(like))
 
     def tolist(self, a: Scalar) -> list[Any]:
-        return np.broadcast_to(a, self.width).tolist()
+        return a.tolist()
 
     def _lift(self, a: Scalar, like: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(a)).to(like.dtype)
+        lifted = torch.from_numpy(a)
+        return lifted if lifted.dtype == like.dtype else lifted.to(like.dtype)
 
 
 class DeviceColumns:

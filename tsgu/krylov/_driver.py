@@ -21,7 +21,7 @@ from torch import Tensor
 from tsgu._core._options import ATTAINABLE, GAIN, LOST, Options, diverged, stagnation_window
 from tsgu._core._status import ColumnInfo, recording
 from tsgu.krylov._columns import Arithmetic, arithmetic
-from tsgu.krylov._operator import Apply, Operator
+from tsgu.krylov._operator import Apply, Operator, Product
 
 _CACHE = 4 << 20
 """Bytes that the vectors of a group of columns may take on the CPU, about a second-level cache."""
@@ -42,7 +42,7 @@ class State(Protocol):
 class Problem(NamedTuple):
     """What a step sees."""
 
-    A: Apply
+    A: Product
     M: Apply
     preconditioned: bool
     restart: int
@@ -85,20 +85,19 @@ class _Column:
         norm *= scale
         if norm < 0.99 * self.best:
             self.best, self.best_step = norm, steps
-        self.outcome = (
-            "met"
-            if norm <= self.target
-            else "diverged"
-            if not norm < self.limit
-            else "broken"
-            if broken
-            else "spent"
-            if self.steps + steps >= self.maxiter
-            else "stalled"
-            if steps - self.best_step >= self.window
-            else ""
-        )
-        return not self.outcome
+        if norm <= self.target:
+            self.outcome = "met"
+        elif not norm < self.limit:
+            self.outcome = "diverged"
+        elif broken:
+            self.outcome = "broken"
+        elif self.steps + steps >= self.maxiter:
+            self.outcome = "spent"
+        elif steps - self.best_step >= self.window:
+            self.outcome = "stalled"
+        else:
+            return True
+        return False
 
     def judge(self, residual: float, rounding: float) -> bool:
         """Take note of the true residual between two runs; whether another run is worth its while."""
@@ -141,7 +140,7 @@ def solve(
 ) -> tuple[Tensor, list[ColumnInfo]]:
     """Solve A X = B for B of shape (n,) or (n, k); X like B, and what became of each column."""
     vector = b.dim() == 1
-    problem = Problem(_shaped(operator.apply, vector), _shaped(M, vector), preconditioned, options.restart)
+    problem = Problem(_shaped_product(operator.apply, vector), _shaped(M, vector), preconditioned, options.restart)
     magnitude = _shaped(operator.magnitude, vector)
     columns = b.unsqueeze(1) if vector else b
     starts = None if x0 is None else x0.unsqueeze(1) if vector else x0
@@ -162,6 +161,20 @@ def _shaped(function: Apply, vector: bool) -> Apply:
     if vector:
         return lambda v: function(v) if v.dim() == 1 else function(v[:, 0]).unsqueeze(1)
     return lambda v: function(v) if v.dim() == 2 else function(v.unsqueeze(1)).squeeze(1)
+
+
+def _shaped_product(function: Product, vector: bool) -> Product:
+    """The same, with memory for the result."""
+    same = 1 if vector else 2
+
+    def product(v: Tensor, /, out: Tensor | None = None) -> Tensor:
+        if v.dim() == same:
+            return function(v, out)
+        if vector:
+            return function(v[:, 0], None if out is None else out[:, 0]).unsqueeze(1)
+        return function(v.unsqueeze(1), None if out is None else out.unsqueeze(1)).squeeze(1)
+
+    return product
 
 
 def _group_width(b: Tensor, vectors: int) -> int:

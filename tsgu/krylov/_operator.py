@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,13 @@ from tsgu._core import _wording
 from tsgu._matrix import SparseMatrix
 
 Apply = Callable[[Tensor], Tensor]
+"""v -> M v."""
+
+
+class Product(Protocol):
+    """v -> A v, perhaps in the memory of ``out``."""
+
+    def __call__(self, x: Tensor, /, out: Tensor | None = None) -> Tensor: ...
 
 
 class MatrixOperator:
@@ -28,8 +35,9 @@ class MatrixOperator:
     def _magnitude(self) -> Tensor:
         return _products.csr(self.matrix.values.abs(), self.matrix.pattern)
 
-    def apply(self, x: Tensor) -> Tensor:
-        return _products.csr_product(self._csr, x)
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """A x; in the memory of ``out`` where that is given, which saves a step an allocation."""
+        return _products.csr_product(self._csr, x, out)
 
     def magnitude(self, x: Tensor) -> Tensor:
         """|A| |x|, which bounds what rounding does to A x."""
@@ -57,9 +65,13 @@ class CallableOperator:
     is_hermitian = True  # unknown; only used to explain a failure, so the callable gets the benefit of the doubt
 
     def __init__(self, function: Apply, method: str, hermitian: bool) -> None:
-        self.apply = function
+        self._function = function
         self._method = method
         self._hermitian = hermitian
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """A x; a callable has memory of its own."""
+        return self._function(x)
 
     def magnitude(self, x: Tensor) -> Tensor:
         """|A x|: all that can be said of |A| |x| from products, and never more than it."""
@@ -67,7 +79,7 @@ class CallableOperator:
 
     @property
     def transpose(self) -> "CallableOperator":
-        function = transposed(self.apply, self._hermitian)
+        function = transposed(self._function, self._hermitian)
         if function is None:
             raise TypeError(_wording.transpose_of_a(self._method))
         return CallableOperator(function, self._method, self._hermitian)

@@ -1,0 +1,1 @@
+"""Speed, measured side by side; run by ``python -m pytest tests/benchmarks --benchmark-only``."""
