@@ -104,6 +104,10 @@ def test_minres_with_a_preconditioner_lowers_the_reported_norm_in_every_step(pac
     assert log[0].status == "converged"
     assert np.all(np.diff(log[0].history[:20]) <= 1e-12)
     assert_close(x, truth.solution(system, b), tolerance(system.condition, np.float64, 1e-10), "x")
+    # and it is the residual of what is returned
+    with package.record() as log, pytest.warns(package.ConvergenceWarning):
+        package.Problem(system, b).solve(package.method("minres"), M=M, rtol=1e-10, maxiter=7)
+    assert_close(log[0].history[-1], log[0].residual, 1e-8, "residual after seven steps")
 
 
 @methods

@@ -59,6 +59,8 @@ class Kernel(NamedTuple):
     """(arithmetic, problem, state) -> d."""
     vectors: Callable[[Options], int]
     """Vectors that a step touches, which sizes the groups."""
+    minimal: bool = False
+    """Whether the residual falls in every step by construction."""
 
 
 @dataclass
@@ -120,14 +122,15 @@ class _Column:
         self.before = min(self.before, residual)
         return not self.status
 
-    def is_lost(self, residual: float) -> bool:
-        """Whether the run that ended with this true residual is to be undone.
+    def is_lost(self, residual: float, minimal: bool) -> bool:
+        """Whether the run that ended with this true residual is to be undone, since it ended worse than it began.
 
-        A run that stopped for want of steps is not: the residual of conjugate gradients may rise while x improves.
+        A run that stopped for want of steps is kept all the same, unless the method makes its residual fall in every
+        step: that of conjugate gradients may rise while x improves.
         """
         if not residual <= self.limit:
             self.outcome = "diverged"
-        return self.outcome == "diverged" or (self.outcome in ("broken", "stalled") and residual > self.before)
+        return (residual > self.before and (minimal or self.outcome != "spent")) or self.outcome == "diverged"
 
     def info(self) -> ColumnInfo:
         relative = self.residual / self.size if self.size else self.residual
@@ -218,7 +221,7 @@ def _solve_group(
         xs = start + _run(kernel, problem, r, [columns[index] for index in pending])
         old, r = r, bs - problem.A(xs)
         for place, (index, norm) in enumerate(zip(pending, _norms(r), strict=True)):
-            if columns[index].is_lost(norm):
+            if columns[index].is_lost(norm, kernel.minimal):
                 xs[:, place], r[:, place] = start[:, place], old[:, place]
         if len(pending) == len(columns):
             x = xs

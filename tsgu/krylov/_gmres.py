@@ -94,7 +94,9 @@ def _solution(space: Arithmetic, problem: Problem, t: _State) -> Tensor:
 
 
 @krylov_method(
-    Kernel(_start, _step, _solution, lambda options: 2 * options.restart + 4), hermitian=False, settings=None
+    Kernel(_start, _step, _solution, lambda options: 2 * options.restart + 4, minimal=True),
+    hermitian=False,
+    settings=None,
 )
 def gmres(
     A: Any,

@@ -113,7 +113,9 @@ def _solution(space: Arithmetic, problem: Problem, t: _State) -> Tensor:
     return t.x if t.smoothed is None else t.smoothed.best_x
 
 
-@krylov_method(Kernel(_start, _step, _solution, lambda options: 7), hermitian=True, settings=MINRESSettings)
+@krylov_method(
+    Kernel(_start, _step, _solution, lambda options: 7, minimal=True), hermitian=True, settings=MINRESSettings
+)
 def minres(
     A: Any,
     B: Tensor,
