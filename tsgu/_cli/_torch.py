@@ -16,8 +16,20 @@ _one = torch.ones(1, requires_grad=True)
 torch.autograd.grad(_one.exp(), _one, torch.ones(1))
 
 
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
 def differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float) -> Solution:
     """See :class:`tsgu._cli._backend.Backend`."""
+    try:
+        return _differentiate(A, b, w, method, rtol)
+    except RuntimeError as error:  # torch has no class of its own for host memory, only the words
+        if any(words in str(error).lower() for words in _NO_MEMORY):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def _differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float) -> Solution:
     entries = A.tocoo()
     indices = torch.from_numpy(np.stack((entries.row, entries.col)).astype(np.int64))
     matrix = torch.sparse_coo_tensor(

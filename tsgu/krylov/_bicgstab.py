@@ -121,7 +121,7 @@ def bicgstab(
     --------
     >>> import torch, tsgu
     >>> A = torch.tensor([[4.0, 1.0], [0.0, 3.0]], dtype=torch.float64).to_sparse()
-    >>> tsgu.bicgstab(A, torch.tensor([1.0, 3.0], dtype=torch.float64))
-    tensor([0., 1.], dtype=torch.float64)
+    >>> tsgu.bicgstab(A, torch.tensor([5.0, 3.0], dtype=torch.float64)).round(decimals=6)
+    tensor([1., 1.], dtype=torch.float64)
     """
     return call(bicgstab, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)

@@ -156,7 +156,7 @@ def gmres(
     --------
     >>> import torch, tsgu
     >>> A = torch.tensor([[0.0, 2.0], [1.0, 1.0]], dtype=torch.float64).to_sparse()
-    >>> tsgu.gmres(A, torch.tensor([2.0, 3.0], dtype=torch.float64))
+    >>> tsgu.gmres(A, torch.tensor([2.0, 3.0], dtype=torch.float64)).round(decimals=6)
     tensor([2., 1.], dtype=torch.float64)
     """
     return call(gmres, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, restart=restart)
