@@ -21,10 +21,10 @@ _ACCELERATOR_BLOCK = 1 << 24
 
 
 def csr(values: Tensor, pattern: Pattern) -> Tensor:
-    """Values on a pattern as a torch CSR tensor that shares their memory."""
+    """Values on a pattern as a torch CSR tensor that shares their memory where it can."""
     _hear_beta_warning()
     return torch.sparse_csr_tensor(
-        pattern.crow, pattern.col, values.resolve_conj(), pattern.shape, check_invariants=False
+        pattern.crow, pattern.col, values.contiguous(), pattern.shape, check_invariants=False
     )
 
 

@@ -153,6 +153,7 @@ def differentiable(
         return _implicit.solve(None, B, x0, LinearSystem(plan, None, A))
     values, pattern, given = _decompose(A)
     values, B = _checks.promote(values, B)
+    values = values.resolve_conj().contiguous()  # once, so that the adjoint finds what was prepared for this memory
     x0 = None if x0 is None else _checks.start(x0, B)
     system = LinearSystem(plan, pattern, None if given is None else given.to(values.dtype))
     if values.dim() == 1:

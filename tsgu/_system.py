@@ -23,10 +23,9 @@ Solver = Callable[..., Any]
 class Plan:
     """The callables and their arguments, as the user gave them.
 
-    A callable given as ``solve`` is applied to A, and to
-    A^T in the adjoint where no ``transpose_solve`` is given. A foreign ``transpose_solve(A, G)`` receives A and solves
-    A^T Y = G; where no ``solve`` is given it is applied to A^T, and so solves A X = B. An own method needs no such
-    distinction: it knows both.
+    A callable given as ``solve`` is applied to A, and to A^T in the adjoint where no ``transpose_solve`` is given. A
+    foreign ``transpose_solve(A, G)`` receives A and solves A^T Y = G; where no ``solve`` is given it is applied to A^T,
+    and so solves A X = B. An own method needs no such distinction: it knows both.
 
     ``x0`` serves the forward solve alone, and the adjoint gets ``M.T`` for ``M``.
     """
@@ -99,7 +98,7 @@ class LinearSystem:
             for name, tensor in (("A", values), ("B", b), ("x0", x0)):
                 if tensor is not None:
                     _checks.check_finite(name, tensor)
-        solves = self._prepare(values)
+        solves, b = self._prepare(values), b.contiguous()  # an upstream gradient may be one number, expanded
         with torch.no_grad():
             return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0)
 

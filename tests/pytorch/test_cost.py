@@ -127,6 +127,22 @@ def test_an_accelerator_is_read_every_few_steps_only(monkeypatch):
     assert len(reads) <= 2 * (log[0].iterations // 10 + 1)
 
 
+def test_one_factorisation_serves_whatever_the_memory_of_values_and_gradients_looks_like(monkeypatch):
+    """Factors not found again for lazily conjugated or strided values, or a gradient expanded from one number."""
+    from tsgu import _direct
+
+    made = []
+    original = _direct.Factorisation
+    monkeypatch.setattr(_direct, "Factorisation", lambda *args: made.append(1) or original(*args))
+    A = laplacian(5, torch.complex128)
+    b = torch.ones(25, dtype=torch.complex128)
+    wide = torch.stack([A.values, A.values], 1).requires_grad_()
+    for matrix in (A.with_values(wide[:, 0]), A.with_values(wide[:, 0].conj()), A.with_values(wide[:, 1]).mH):
+        made.clear()
+        tsgu.direct(matrix, b).sum().abs().backward()
+        assert len(made) == 1
+
+
 def peak_growth(function):
     """Bytes by which the resident memory of this process grew at most while a function ran."""
     process = psutil.Process()
