@@ -14,6 +14,12 @@ DATA = Path(os.environ.get("TSGU_TEST_DATA", Path(__file__).parents[2] / "shared
 NO_DATA = "real matrix not found; set TSGU_TEST_DATA to the folder with the Matrix Market files"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--whole", action="store_true", help="the contract suite for JAX with every system, some 20 minutes"
+    )
+
+
 @pytest.fixture
 def real_matrix() -> Callable[[str], Path]:
     """The path of a real matrix, or a skip where the folder is absent."""

@@ -47,8 +47,8 @@ def dtype(name: str, got: object) -> str:
 
 def needs_x64(name: str, got: object) -> str:
     return (
-        f"{name} must have a dtype that JAX keeps; got {got} with 64-bit types off, which would become single precision. "
-        'Turn them on by jax.config.update("jax_enable_x64", True) or with jax.enable_x64(True), or convert it yourself.'
+        f"{name} must have a dtype that JAX keeps; got {got} with 64-bit types off, where it becomes single precision. "
+        'Turn them on by jax.config.update("jax_enable_x64", True) or with jax.enable_x64(True), or convert it first.'
     )
 
 

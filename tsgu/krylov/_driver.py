@@ -114,7 +114,7 @@ class _Column:
             self.status = "iteration limit"
         elif self.outcome == "stalled":
             self.status = "stagnation"
-        elif residual > GAIN * self.before:
+        elif self.outcome and not residual <= GAIN * self.before:  # true for NaN
             if self.outcome in ("broken", "diverged") and self.attempt == 0:
                 self.attempt = 1
             else:

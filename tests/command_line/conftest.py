@@ -1,0 +1,20 @@
+"""The command, run in the process of the tests."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.command_line.helpers import rows
+from tsgu._cli import main
+
+
+@pytest.fixture
+def tsgu(capsys):
+    """Runs the command in this process: exit status, rows of the table as dictionaries, lines of stdout and stderr."""
+
+    def run(*argv):
+        status = main([str(argument) for argument in argv])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=status, rows=rows(out), out=out.splitlines(), err=err.splitlines())
+
+    return run

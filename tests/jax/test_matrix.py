@@ -1,0 +1,173 @@
+"""Patterns, products by layout and by segment sum, and conversions, against dense NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental import sparse
+from jax.experimental.sparse import BCOO
+
+import tsgu_jax
+from tests.jax.cases import case
+from tsgu_jax import _products
+
+
+def power_law(n=400, longest=300):
+    rng = np.random.default_rng(3)
+    length = np.minimum(longest, (1 + rng.pareto(1.0, n) * 2).astype(int))
+    length[7], length[9] = longest, 0
+    row = np.repeat(np.arange(n), length)
+    return row, rng.integers(0, n, row.size), (n, n)
+
+
+def uniform(n=50, width=5):
+    return np.repeat(np.arange(n), width), (np.arange(n * width) * 7) % n, (n, n)
+
+
+PATTERNS = {
+    "power law": power_law(),
+    "uniform": uniform(),
+    "one long row": (np.zeros(500, int), np.arange(500), (3, 500)),
+    "empty": (np.zeros(0, int), np.zeros(0, int), (4, 3)),
+    "wide": (np.array([2, 0, 2]), np.array([5, 1, 5]), (3, 6)),
+}
+
+
+def dense_of(row, col, values, shape):
+    dense = np.zeros(shape, values.dtype)
+    np.add.at(dense, (row, col), values)
+    return dense
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("columns", [None, 3])
+def test_products_equal_the_dense_ones(name, columns):
+    """Pieces of a long row that are lost or added twice, an empty row that gets another's sum, a transposed layout."""
+    row, col, shape = PATTERNS[name]
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(row.size) + 1j * rng.standard_normal(row.size)
+    dense = dense_of(row, col, values, shape)
+    A = tsgu_jax.SparseMatrix.from_coo(row, col, values, shape)
+    for matrix, truth in ((A, dense), (A.T, dense.T), (A.mH, dense.conj().T)):
+        x = rng.standard_normal((truth.shape[1],) if columns is None else (truth.shape[1], columns)) + 0j
+        np.testing.assert_allclose(matrix @ x, truth @ x, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(matrix.to_dense() != 0, truth != 0)
+    x, y = (rng.standard_normal((size,) if columns is None else (size, columns)) + 0j for size in shape[::-1])
+
+    @jax.jit
+    def traced(row, col, values, x, y):
+        A = tsgu_jax.SparseMatrix.from_coo(row, col, values, shape)
+        return A @ x, A.T @ y
+
+    @jax.jit
+    def carried(A, x, y):
+        return A @ x, A.T @ y, A.T.T @ x
+
+    order = rng.permutation(row.size)
+    for got in (traced(row[order], col[order], values[order], x, y), carried(A, x, y)):
+        for product, truth in zip(got, (dense @ x, dense.T @ y, dense @ x), strict=False):
+            np.testing.assert_allclose(product, truth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["power law", "one long row", "uniform"])
+def test_padding_of_a_layout_stays_below_twice_the_entries(name):
+    """One long row that widens the layout of all others."""
+    row, col, shape = PATTERNS[name]
+    pattern = tsgu_jax.Pattern(row, col, shape)
+    for layout in (pattern.entries.rows, pattern.entries.columns):
+        places = sum(bin_.size for bin_ in layout.bins)
+        assert pattern.nnz <= places < 2 * pattern.nnz
+        assert max(bin_.shape[0] for bin_ in layout.bins) <= max(64, 4 * pattern.nnz / shape[0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=12), st.randoms(use_true_random=False))
+@settings(max_examples=25, deadline=None)
+def test_any_coordinates_give_the_same_matrix_as_dense_assembly(entries, random):
+    """A sort that leaves values behind, a repeated position that is overwritten."""
+    entries = entries + random.sample(entries, len(entries) // 2)
+    row, col = (np.array([entry[i] for entry in entries], int) for i in (0, 1))
+    values = np.array([random.uniform(-1, 1) for _ in entries])
+    with jax.enable_x64(True):
+        A = tsgu_jax.SparseMatrix.from_coo(row, col, values, (5, 4))
+        keys = row * 4 + col
+        np.testing.assert_array_equal(np.asarray(A.pattern.row) * 4 + np.asarray(A.pattern.col), np.unique(keys))
+        dense = dense_of(row, col, values, (5, 4))
+        for other in (A, tsgu_jax.SparseMatrix.from_bcoo(A.to_bcoo()), tsgu_jax.SparseMatrix.from_bcoo(A.to_bcsr())):
+            np.testing.assert_allclose(other.to_dense(), dense, atol=1e-14)
+
+
+def test_products_are_differentiable_to_second_order():
+    """A product whose derivative is that of its padding too."""
+    row, col, shape = PATTERNS["wide"]
+    rng = np.random.default_rng(2)
+    values, x = jnp.asarray(rng.standard_normal(row.size)), jnp.asarray(rng.standard_normal((shape[1], 2)))
+
+    def loss(product):
+        return lambda v, x: (product(v, x) ** 3).sum()
+
+    ours = loss(lambda v, x: tsgu_jax.SparseMatrix.from_coo(row, col, v, shape) @ x)
+    truth = loss(lambda v, x: jnp.zeros(shape).at[row, col].add(v) @ x)
+    for transform in (jax.grad, jax.hessian):
+        for g, e in zip(
+            jax.tree.leaves(transform(ours, (0, 1))(values, x)),
+            jax.tree.leaves(transform(truth, (0, 1))(values, x)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(g, e, rtol=1e-11, atol=1e-11)
+
+
+def test_several_column_blocks_give_the_same_as_one(monkeypatch):
+    """The last block of columns, which is narrower."""
+    monkeypatch.setattr(_products, "_BLOCK", 8)
+    c = case("bicgstab", columns=5)
+    entries = tsgu_jax.Pattern(c.row, c.col, (c.n, c.n)).entries
+    values = jnp.asarray(c.values(c.parameters))
+    np.testing.assert_allclose(_products.entrywise(values, c.b, entries), c.dense(values) @ c.b, rtol=1e-12)
+    got = jax.grad(lambda v: (_products.entrywise(v, c.b, entries) ** 2).sum())(values)
+    np.testing.assert_allclose(got, jax.grad(lambda v: ((c.dense(v) @ c.b) ** 2).sum())(values), rtol=1e-11)
+
+
+def padded(c, values):
+    """The same matrix as a BCOO with repeated, unsorted and padding entries; a padding value is not a number."""
+    row, col = np.concatenate([c.row, c.row[:3], [c.n, c.n]]), np.concatenate([c.col, c.col[:3], [c.n, c.n]])
+    halved = np.asarray(values).copy()
+    halved[:3] /= 2
+    data = np.concatenate([halved, halved[:3], [np.nan, 1.0]])
+    order = np.random.default_rng(4).permutation(row.size)
+    indices = jnp.asarray(np.stack([row, col], 1)[order])
+    return BCOO((jnp.asarray(data[order]), indices), shape=(c.n, c.n)), row[order] < c.n
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_gradients_of_a_bcoo_skip_padding_and_reach_every_repeated_entry(traced):
+    """A gradient written to padding, a NaN that leaks from it, a repeated entry with a share of the gradient."""
+    c = case("gmres")
+    A, counts = padded(c, c.values(c.parameters))
+
+    def loss(A):
+        return (tsgu_jax.solve(A, jnp.asarray(c.b), tsgu_jax.gmres, rtol=1e-13) ** 2).sum()
+
+    gradient = sparse.grad(loss)
+    got = (jax.jit(gradient) if traced else gradient)(A)
+    dense = dense_of(*np.asarray(A.indices)[counts].T, np.asarray(A.data)[counts], A.shape)
+    x = np.linalg.solve(dense, c.b)
+    full = -np.outer(np.linalg.solve(dense.T, 2 * x), x)
+    place = np.minimum(np.asarray(A.indices), c.n - 1)
+    assert got.data.shape == A.data.shape
+    np.testing.assert_allclose(got.data, np.where(counts, full[place[:, 0], place[:, 1]], 0), rtol=1e-9, atol=1e-12)
+
+
+def test_the_pattern_of_index_arrays_seen_before_is_found_again():
+    """Sorting and laying out the indices at every call of a loop; an array written to in between."""
+    c = case("gmres")
+    A = c.bcoo(jnp.asarray(c.values(c.parameters)))
+    first = tsgu_jax.SparseMatrix.from_bcoo(A).pattern
+    assert tsgu_jax.SparseMatrix.from_bcoo(BCOO((2 * A.data, A.indices), shape=A.shape)).pattern is first
+    row, values = c.row.copy(), np.ones(c.row.size)
+    known = tsgu_jax.SparseMatrix.from_coo(row, c.col, values, (c.n, c.n))
+    assert tsgu_jax.SparseMatrix.from_coo(row, c.col, values, (c.n, c.n)).pattern is known.pattern
+    row[:] = row[::-1]
+    changed = tsgu_jax.SparseMatrix.from_coo(row, c.col, values, (c.n, c.n))
+    np.testing.assert_array_equal(changed.to_dense(), dense_of(row, c.col, values, (c.n, c.n)))

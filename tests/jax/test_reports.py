@@ -1,0 +1,117 @@
+"""Status, log and warnings in eager calls, under jit and under vmap."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tsgu_jax
+from tests.jax.cases import case, waited
+
+
+def capped(c, maxiter=2):
+    return lambda b: tsgu_jax.linear_cg(c.matrix(jnp.asarray(c.values(c.parameters))), b, maxiter=maxiter)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_capped_solve_warns(wrap):
+    """A compiled solve that misses its target without a word."""
+    c = case("linear_cg")
+    with pytest.warns(tsgu_jax.ConvergenceWarning, match="linear_cg on the forward system: iteration limit"):
+        waited(wrap(capped(c)), jnp.asarray(c.b))
+
+
+def test_a_sound_solve_does_not_call_the_host(monkeypatch):
+    """A callback at each solve, which would slow every training loop."""
+    heard = []
+    monkeypatch.setattr("tsgu_jax._report._hear", lambda label, outcome: heard.append(label))
+    jax.clear_caches()  # of programs that call the host by its own name
+    c = case("linear_cg")
+    for maxiter, count in ((None, 0), (2, 1)):
+        jax.block_until_ready(jax.jit(capped(c, maxiter))(jnp.asarray(c.b)))
+        jax.effects_barrier()
+        assert len(heard) == count
+    jax.clear_caches()
+
+
+def test_under_vmap_only_the_members_that_fail_are_reported():
+    """Both branches of a cond run under vmap: warnings for the sound members too."""
+    c = case("linear_cg")
+    b = jnp.stack([jnp.zeros(c.n), jnp.asarray(c.b)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        jax.block_until_ready(jax.vmap(capped(c))(b))
+        jax.effects_barrier()
+    assert len(caught) == 1
+    assert "iteration limit" in str(caught[0].message)
+
+
+def test_a_warning_turned_into_an_error_carries_its_text_out_of_a_compiled_function():
+    """An exception lost between the callback and the caller."""
+    c = case("linear_cg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", tsgu_jax.ConvergenceWarning)
+        with pytest.raises(tsgu_jax.ConvergenceWarning, match="iteration limit"):
+            capped(c)(jnp.asarray(c.b))
+        with pytest.raises(jax.errors.JaxRuntimeError, match="linear_cg on the forward system: iteration limit"):
+            waited(jax.jit(capped(c)), jnp.asarray(c.b))
+
+
+def test_record_collects_forward_and_adjoint_with_counts_and_histories():
+    """A log that lacks the adjoint, or that is read before the callbacks have come."""
+    c = case("linear_cg")
+    A, b = c.matrix(jnp.asarray(c.values(c.parameters))), jnp.asarray(c.b)
+    with tsgu_jax.record() as log:
+        tsgu_jax.linear_cg(A, b)
+        jax.grad(lambda b: tsgu_jax.linear_cg(A, b).sum())(b)
+        jax.jit(jax.grad(lambda b: tsgu_jax.linear_cg(A, b).sum()))(b)
+    assert [info.transposed for info in log[:3]] == [False, False, True]
+    assert sorted(info.transposed for info in log[3:]) == [False, True]  # of a linear loss: in either order
+    assert log[0].seconds > 0
+    assert [info.seconds for info in log[1:]] == [None] * 4
+    dense = np.asarray(c.dense(c.values(c.parameters)))
+    residual = np.linalg.norm(c.b - dense @ tsgu_jax.linear_cg(A, b)) / np.linalg.norm(c.b)
+    for info in log:
+        assert info.status == "converged"
+        assert len(info.history) == info.iterations
+        assert np.all(info.history[:-1] > 1e-8)
+        assert info.history[-1] <= 1e-8
+    assert abs(log[0].residual - residual) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["linear_cg", "direct"])
+def test_a_column_that_is_not_finite_is_nan_alone_and_reported(name):
+    """One NaN that spreads to every column of a compiled solve."""
+    c = case(name, columns=3)
+    c = c._replace(b=jnp.asarray(c.b))
+    A = c.matrix(jnp.asarray(c.values(c.parameters)))
+    with pytest.warns(tsgu_jax.ConvergenceWarning, match="column 1 of 3"):
+        x = waited(jax.jit(lambda b: tsgu_jax.solve(A, b, getattr(tsgu_jax, name))), c.b.at[2, 1].set(jnp.inf))
+    np.testing.assert_array_equal(np.isnan(x).any(axis=0), [False, True, False])
+    expected = np.linalg.solve(np.asarray(c.dense(c.values(c.parameters))), c.b)
+    np.testing.assert_allclose(x[:, ::2], expected[:, ::2], rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["linear_cg", "gmres", "direct"])
+@pytest.mark.parametrize("columns", [None, 2])
+def test_a_matrix_that_is_not_finite_gives_nan_and_a_warning_in_a_compiled_solve(name, columns):
+    """An endless loop, or a start handed back as a solution."""
+    c = case(name, columns=columns)
+
+    def solution(v):
+        return tsgu_jax.solve(c.matrix(v), jnp.asarray(c.b), getattr(tsgu_jax, name))
+
+    with pytest.warns(tsgu_jax.ConvergenceWarning):
+        x = waited(jax.jit(solution), jnp.asarray(c.values(c.parameters)).at[0].set(jnp.nan))
+    assert np.isnan(x).all()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_singular_matrix_gives_nan_and_a_warning(wrap):
+    """A pivot of rounding size, and a solution of 1e16."""
+    A = tsgu_jax.SparseMatrix.from_coo(np.array([0, 0]), np.array([0, 1]), np.array([1.0, 2.0]), (2, 2))
+    with pytest.warns(tsgu_jax.ConvergenceWarning, match="direct on the forward system: singular"):
+        x = waited(wrap(lambda b: tsgu_jax.direct(A, b)), jnp.ones(2))
+    assert np.isnan(x).all()

@@ -1,0 +1,37 @@
+"""Differentiable sparse linear solves for JAX: the parallel of ``tsgu`` for PyTorch."""
+
+try:
+    import jax as _jax
+except ModuleNotFoundError as error:
+    if error.name != "jax":
+        raise
+    raise ImportError('tsgu_jax needs JAX: pip install "tsgu[jax]"') from error
+
+from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
+from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
+from tsgu_jax._direct import direct
+from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._pattern import Pattern
+from tsgu_jax._solve import solve
+from tsgu_jax.krylov import bicgstab, gmres, linear_cg, minres
+
+__all__ = [
+    "BICGSTABSettings",
+    "ColumnInfo",
+    "ConvergenceWarning",
+    "LinearCGSettings",
+    "Log",
+    "MINRESSettings",
+    "Pattern",
+    "SolveInfo",
+    "SparseMatrix",
+    "bicgstab",
+    "direct",
+    "gmres",
+    "linear_cg",
+    "minres",
+    "record",
+    "solve",
+]
+
+del _jax

@@ -1,0 +1,136 @@
+"""Sparse LU factorisation, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import register_dataclass
+
+from tsgu._core._options import default_rtol
+from tsgu._core._status import recording
+from tsgu_jax import _factors
+from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._method import Method, call, refuse_callable
+from tsgu_jax._products import Entries
+from tsgu_jax._report import Outcome
+
+
+@partial(register_dataclass, data_fields=[], meta_fields=["keep"])
+@dataclass(frozen=True)
+class _Direct:
+    keep: bool
+    name = "direct"
+
+    def prepare(self, matrix: Any) -> _DirectSystem:
+        refuse_callable(self.name, matrix)
+        return _DirectSystem(matrix)
+
+
+class _DirectSystem:
+    """The factors of one matrix, by a number under which the host finds them.
+
+    The number comes from a callback of its own, whose result the forward and the adjoint solve share, so that the
+    matrix is factored once. Nothing tells the host when a number is no longer needed, so it keeps a bounded amount of
+    factors; the solves hand over the values too, from which it factors again what it has dropped.
+    """
+
+    refusal = None
+
+    def __init__(self, matrix: SparseMatrix) -> None:
+        self._values = matrix.values
+        self._entries: Entries = matrix.pattern.entries
+        self._number = jax.pure_callback(
+            partial(_factors.factor, self._entries.shape),
+            jax.ShapeDtypeStruct((), jnp.int32),
+            *self._stored,
+            vmap_method="expand_dims",
+        )
+
+    @property
+    def _stored(self) -> tuple[Any, Any, Any]:
+        return self._values, self._entries.row, self._entries.col
+
+    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        return self._solve(B, False)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        return self._solve(G, True)
+
+    def _solve(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
+        columns = B.shape[1:]
+        real = jnp.finfo(B.dtype).dtype
+        x, code, residual = jax.pure_callback(
+            partial(_factors.solve, self._entries.shape, transposed, B.ndim),
+            (
+                jax.ShapeDtypeStruct(B.shape, B.dtype),
+                jax.ShapeDtypeStruct(columns, jnp.int32),
+                jax.ShapeDtypeStruct(columns, real),
+            ),
+            self._number,
+            *self._stored,
+            B,
+            vmap_method="expand_dims",
+        )
+        target = jnp.asarray(default_rtol(float(jnp.finfo(B.dtype).eps)), real)
+        return x, Outcome(code, None, residual, None, target, None)
+
+
+def _bind(arguments: Mapping[str, Any], n: int, dtype: Any) -> _Direct:
+    return _Direct(recording())
+
+
+def _direct(A: Any, B: Array) -> Array:
+    """Solve A X = B by sparse LU factorisation (SuperLU), once for the solution and every derivative.
+
+    On a symmetric pattern the ordering is minimum degree of A + A^T with pivots preferred on the diagonal, and COLAMD
+    otherwise, or where the residual shows that the first was not good enough. The work is done on the host, also under
+    ``jit``; under ``vmap`` a batch of B over one A is solved with one factorisation.
+
+    Parameters
+    ----------
+    A : BCOO, BCSR or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128; any nonsingular matrix.
+    B : Array, shape (n,) or (n, k)
+        Right-hand sides.
+
+    Returns
+    -------
+    Array
+        X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes. The
+        adjoint uses the same factors. NaN where A is exactly singular.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`solve`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If A is singular, exactly or to working precision.
+
+    References
+    ----------
+    J. W. Demmel, S. C. Eisenstat, J. R. Gilbert, X. S. Li and J. W. H. Liu, SIAM J. Matrix Anal. Appl. 20 (1999),
+    720-755.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[0.0, 2.0], [1.0, 1.0]]))
+    >>> tsgu_jax.direct(A, jnp.array([2.0, 3.0]))
+    Array([2., 1.], dtype=float32)
+    """
+    return call(direct, A, B)
+
+
+_direct.__name__ = _direct.__qualname__ = "direct"
+
+direct = Method(_direct, _bind, settings=None, hermitian=False)

@@ -1,0 +1,109 @@
+"""The gradient rule: everything of the package that knows of differentiation, on values and dense arrays.
+
+For A x = b with upstream gradient g (JAX's convention for complex numbers: transposes, no conjugates),
+
+    A^T lam = g,        grad_b = lam,        grad_A[i, j] = -sum_k lam[i, k] x[j, k]  at the stored entries,
+
+and in forward mode A dx = db - dA x. Both follow from differentiating A x = b, dA x + A dx = db, and from transposing
+what is linear in it. ``jax.lax.custom_linear_solve`` does so: it is given the product as something to differentiate
+with respect to the values, and the two solves as something that it calls. The tangent and the adjoint solve are that
+primitive again, so that every higher order is right by construction.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from tsgu_jax import _products
+from tsgu_jax._products import Entries
+
+
+class Solves(Protocol):
+    """How to solve with one matrix, and with its transpose. Not differentiated."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the system cannot be differentiated, if so."""
+        ...
+
+    def solve(self, b: Array, x0: Array | None) -> Array:
+        """x with A x = b."""
+        ...
+
+    def solve_transpose(self, g: Array) -> Array:
+        """y with A^T y = g."""
+        ...
+
+
+class System(Protocol):
+    """What the rule must know of a linear system."""
+
+    def product(self, values: Array | None, x: Array) -> Array:
+        """A x, to be differentiated."""
+        ...
+
+    def prepare(self, values: Array | None) -> Solves:
+        """Make ready for these values, once for forward and adjoint."""
+        ...
+
+
+def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> Array:
+    """Solve A x = b; differentiable in the values and in b, to any order."""
+    ready = system.prepare(None if values is None else lax.stop_gradient(values))
+    product = partial(system.product, values)
+    if x0 is None:
+        x: Array = lax.custom_linear_solve(
+            product, b, lambda _, b: ready.solve(b, None), lambda _, g: ready.solve_transpose(g)
+        )
+    else:
+        # The start belongs to this solve alone. As a second unknown y with y = x0, stacked on A x = b, it reaches the
+        # solver with the right-hand side, and is zero in every tangent and adjoint solve, since y does not vary.
+        x = lax.custom_linear_solve(
+            lambda xy: jnp.stack([product(xy[0]), xy[1]]),
+            jnp.stack([b, lax.stop_gradient(x0)]),
+            lambda _, bs: jnp.stack([ready.solve(bs[0], bs[1]), bs[1]]),
+            lambda _, gs: jnp.stack([ready.solve_transpose(gs[0]), gs[1]]),
+        )[0]
+    return x if ready.refusal is None else _refusing(ready.refusal, x)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _refusing(message: str, x: Array) -> Array:
+    """x, for which a derivative cannot be had."""
+    return x
+
+
+@_refusing.defjvp
+def _refuse(message: str, primals: Any, tangents: Any) -> Any:
+    raise TypeError(message)
+
+
+@jax.jit
+def product(values: Array, x: Array, entries: Entries) -> Array:
+    """A @ x for x of shape (n,) or (n, k); for a batch of values, of x with the same leading dimension."""
+    return (jax.vmap(_product, in_axes=(0, 0, None)) if values.ndim == 2 else _product)(values, x, entries)
+
+
+@jax.custom_jvp
+def _product(values: Array, x: Array, entries: Entries) -> Array:
+    """By a layout for speed; its tangents by entries, which are quick to transpose."""
+    return _products.apply(_products.operand(values, entries, False), x)
+
+
+def _product_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    values, x, entries = primals
+    parts = [
+        _products.entrywise(*factors, entries)
+        for factors, tangent in (((tangents[0], x), tangents[0]), ((values, tangents[1]), tangents[1]))
+        if not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+    ]
+    y = _product(values, x, entries)
+    return y, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(y)
+
+
+_product.defjvp(_product_jvp, symbolic_zeros=True)

@@ -1,0 +1,128 @@
+"""A solution method of the package: callable on its own, and something that can be bound to arguments and a matrix."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, Protocol
+
+from jax import Array
+
+from tsgu._core import _wording
+from tsgu._core._options import Settings, check_keywords, resolve_settings
+from tsgu._core._status import recording
+from tsgu_jax import _checks, _report
+from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._report import Label, Outcome
+
+P = ParamSpec("P")
+
+
+class Prepared(Protocol):
+    """A method made ready for one matrix; it says what became of a solve, and leaves the reporting to others."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the system cannot be differentiated, if so."""
+
+    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        """X with A X = B."""
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        """Y with A^T Y = G."""
+
+
+class Bound(Protocol):
+    """A method with its arguments resolved: a pytree whose arrays are arguments of a compiled program."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, matrix: Any) -> Prepared:
+        """Make ready for a SparseMatrix, or for a callable."""
+
+
+class Method(Generic[P]):
+    """A solution method, such as :data:`tsgu_jax.linear_cg`.
+
+    Calling it solves, with gradients. Given as ``solve=`` or ``transpose_solve=`` it is prepared once in the forward
+    pass, and what was prepared serves the adjoint.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, Array],
+        bind: Callable[[Mapping[str, Any], int, Any], Bound],
+        *,
+        settings: type[Settings] | None,
+        hermitian: bool,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._bind = bind
+        self._settings = settings
+        self._hermitian = hermitian
+        parameters = inspect.signature(function).parameters.values()
+        self._keywords = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        self.name = function.__name__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Array:
+        return self._function(*args, **kwargs)
+
+    def prepare(self, A: Any, **kwargs: Any) -> Reporting:
+        """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
+        if not isinstance(A, SparseMatrix):
+            A = SparseMatrix.from_bcoo(A)
+        return Reporting(self.name, self.bind(kwargs, A.shape[-1], A.dtype).prepare(A))
+
+    def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any) -> Bound:
+        """The arguments checked and resolved for n unknowns."""
+        return self._bind(self.arguments(kwargs), n, dtype)
+
+    def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments checked, those left at None removed, and ``settings`` resolved."""
+        check_keywords(self.name, kwargs, self._keywords)
+        return resolve_settings(self.name, {k: v for k, v in kwargs.items() if v is not None}, self._settings)
+
+    def __repr__(self) -> str:
+        return f"<method tsgu_jax.{self.name}>"
+
+
+class Reporting:
+    """A prepared method whose solves report what became of them, and return X alone."""
+
+    def __init__(self, name: str, prepared: Prepared) -> None:
+        self._name, self._prepared = name, prepared
+
+    @property
+    def refusal(self) -> str | None:
+        return self._prepared.refusal
+
+    def solve(self, B: Array, x0: Array | None = None) -> Array:
+        """X with A X = B."""
+        return self._reported(False, *self._prepared.solve(B, x0))
+
+    def solve_transpose(self, G: Array) -> Array:
+        """Y with A^T Y = G."""
+        return self._reported(True, *self._prepared.solve_transpose(G))
+
+    def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
+        if _checks.is_traced(outcome):
+            _report.emit(Label(self._name, transposed, recording()), outcome)
+        else:
+            _report.tell(Label(self._name, transposed, recording()), outcome, None)
+        return x
+
+
+def call(method: Method[Any], A: Any, B: Array, **kwargs: Any) -> Array:
+    """What a method does when it is called on its own: the differentiable solve."""
+    from tsgu_jax._solve import differentiable  # the frontend knows the methods, whose default is one of them
+
+    return differentiable(A, B, method, None, None, kwargs)
+
+
+def refuse_callable(name: str, A: Any) -> None:
+    """For a method that needs the entries of A."""
+    if not isinstance(A, SparseMatrix):
+        raise TypeError(_wording.not_a("A", f"a BCOO, a BCSR or a SparseMatrix for {name}, which factors it", A))

@@ -1,0 +1,246 @@
+"""Where the entries of a matrix stand, and patterns found again by the index arrays that they were built from."""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental.sparse import BCOO, BCSR
+from jax.tree_util import register_pytree_node_class
+
+from tsgu._core import _symbolic
+from tsgu._core._symbolic import Symbolic
+from tsgu_jax import _checks
+from tsgu_jax._products import Entries, Layout, layout_of
+
+
+@register_pytree_node_class
+class Pattern:
+    """Which entries of a matrix are stored: row-major, each position once.
+
+    Built once, it serves any number of matrices with these positions: a training loop pays for sorting, the transpose
+    and the layout of the products only in its first step.
+
+    Indices that are traced, as inside ``jax.jit`` where they are arguments, cannot be sorted into a layout: such a
+    pattern keeps the entries in the given order, and its products are segment sums, with the same results. A pattern
+    that is itself an argument of a compiled function takes its layout along.
+
+    Parameters
+    ----------
+    row, col : Array or ndarray, shape (nse,), any integer dtype
+        Positions in any order; a repeated position is stored once.
+    shape : tuple of int
+        (m, n).
+
+    Raises
+    ------
+    ValueError
+        If ``row`` and ``col`` are not two vectors of one length, or an index lies outside ``shape``.
+
+    Examples
+    --------
+    >>> import numpy as np, tsgu_jax
+    >>> tsgu_jax.Pattern(np.array([1, 0, 0]), np.array([1, 0, 0]), (2, 2))
+    Pattern(shape=(2, 2), nnz=2)
+    """
+
+    def __init__(self, row: Any, col: Any, shape: tuple[int, int]) -> None:
+        _checks.check_positions(row, col)
+        shape = (int(shape[0]), int(shape[1]))
+        if _checks.is_traced(row, col):
+            self._init(None, Entries(row, col, None, None, None, shape))
+        else:
+            self._init(_symbolic.from_coo(np.asarray(row), np.asarray(col), shape), None)
+
+    @classmethod
+    def _of(cls, symbolic: Symbolic, counted: Any = None) -> "Pattern":
+        pattern = cls.__new__(cls)
+        pattern._init(symbolic, None, counted)
+        return pattern
+
+    def _init(self, symbolic: Symbolic | None, entries: Any, counted: Any = None) -> None:
+        if symbolic is not None:
+            self.__dict__["symbolic"] = symbolic
+        if entries is not None:
+            self.__dict__["entries"] = entries
+        self._counted = counted  # which of the given entries count, where some are padding
+
+    @cached_property
+    def symbolic(self) -> Symbolic:
+        """The indices on the host. A pattern that has been through a compiled function finds them again."""
+        if _checks.is_traced(self.entries.row, self.entries.col):
+            raise TypeError("the pattern must be concrete here; got traced indices.")
+        return _symbolic.from_coo(np.asarray(self.entries.row), np.asarray(self.entries.col), self.entries.shape)
+
+    @cached_property
+    def entries(self) -> Entries:
+        """The indices on the device, with the layouts of A and of A^T."""
+        s = self.symbolic
+        other = s.transpose
+        indices = Entries(
+            s.row,
+            s.col,
+            s.transposition,
+            layout_of(s.indptr[:-1], np.diff(s.indptr), np.arange(s.nnz, dtype=s.col.dtype)),
+            layout_of(other.indptr[:-1], np.diff(other.indptr), s.transposition),
+            s.shape,
+        )
+        with jax.ensure_compile_time_eval():  # concrete inside jit too, where jnp.asarray would give a tracer
+            lifted: Entries = jax.tree.map(jnp.asarray, indices)
+        return lifted
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n)."""
+        return self.__dict__["symbolic"].shape if "symbolic" in self.__dict__ else self.entries.shape
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored entries."""
+        return self.__dict__["symbolic"].nnz if "symbolic" in self.__dict__ else self.entries.col.shape[0]
+
+    @property
+    def row(self) -> Any:
+        """Row of each stored entry, shape (nnz,)."""
+        return self.__dict__["symbolic"].row if "symbolic" in self.__dict__ else self.entries.row
+
+    @property
+    def col(self) -> Any:
+        """Column of each stored entry, shape (nnz,)."""
+        return self.__dict__["symbolic"].col if "symbolic" in self.__dict__ else self.entries.col
+
+    @cached_property
+    def T(self) -> "Pattern":  # noqa: N802 - the name that NumPy and JAX use
+        """The pattern of the transpose."""
+        if _checks.is_traced(self.row, self.col):
+            pattern = Pattern.__new__(Pattern)
+            pattern._init(None, _transposed(self.entries))
+        else:
+            pattern = Pattern._of(self.symbolic.transpose)
+        pattern.__dict__["T"] = self
+        return pattern
+
+    @property
+    def transposition(self) -> Any:
+        """Permutation such that ``values[..., transposition]`` are the values of the transpose, shape (nnz,).
+
+        None for traced indices in no particular order, where the transpose keeps the order of the values.
+        """
+        return self.entries.transposition if _checks.is_traced(self.row) else self.symbolic.transposition
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether (j, i) is stored wherever (i, j) is."""
+        return self.symbolic.is_symmetric
+
+    def gather(self, given: Array) -> Array:
+        """Values in the order that the pattern was built from, (..., nse), brought to its own, (..., nnz).
+
+        Values at a repeated position are added. Differentiable to any order, in both modes.
+        """
+        if "symbolic" not in self.__dict__:
+            return given
+        if self._counted is not None:
+            given = given[..., self._counted]
+        if self.symbolic.merge is not None:
+            return jnp.zeros((*given.shape[:-1], self.nnz), given.dtype).at[..., self.symbolic.merge].add(given)
+        return given if self.symbolic.order is None else given[..., self.symbolic.order]
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.entries,), None
+
+    @classmethod
+    def tree_unflatten(cls, aux: None, children: tuple[Any]) -> "Pattern":
+        pattern = cls.__new__(cls)
+        pattern._init(None, children[0])
+        return pattern
+
+    def __repr__(self) -> str:
+        return f"Pattern(shape={self.shape}, nnz={self.nnz})"
+
+
+def _transposed(entries: Entries) -> Entries:
+    """The entries of the transpose, for traced indices."""
+    order, shape = entries.transposition, (entries.shape[1], entries.shape[0])
+    if order is None:
+        return Entries(entries.col, entries.row, None, entries.columns, entries.rows, shape)
+    size = order.shape[0]
+    back = jnp.zeros(size + 1, order.dtype).at[order].set(jnp.arange(size, dtype=order.dtype)).at[size].set(size)
+
+    def renumbered(layout: Layout | None) -> Layout | None:
+        return layout and Layout(tuple(back[places] for places in layout.bins), layout.order, layout.rest)
+
+    columns, rows = renumbered(entries.columns), renumbered(entries.rows)
+    return Entries(entries.col[order], entries.row[order], back[:size], columns, rows, shape)
+
+
+def pattern_of(A: BCOO | BCSR) -> Pattern:
+    """The pattern of a ``BCOO`` or ``BCSR``, found again where its index arrays have been seen before."""
+    shape = (A.shape[0], A.shape[1])
+    sources = (A.indices,) if isinstance(A, BCOO) else (A.indices, A.indptr)
+
+    def build() -> Pattern:
+        row, col = positions(A)
+        if _checks.is_traced(row, col):
+            return Pattern(row, col, shape)
+        row, col = np.asarray(row), np.asarray(col)
+        counts = (row < shape[0]) & (col < shape[1])
+        counted = None if counts.all() else np.flatnonzero(counts)
+        if counted is not None:
+            row, col = row[counted], col[counted]
+        return Pattern._of(_symbolic.from_coo(row, col, shape), counted)
+
+    return cached(sources, shape, build)
+
+
+def positions(A: BCOO | BCSR) -> tuple[Any, Any]:
+    """Row and column of each entry of a ``BCOO`` or ``BCSR``; past the end for padding."""
+    if isinstance(A, BCOO):
+        indices = A.indices if _checks.is_traced(A.indices) else np.asarray(A.indices)
+        return indices[:, 0], indices[:, 1]
+    numeric: Any = jnp if _checks.is_traced(A.indices, A.indptr) else np
+    indptr = A.indptr if numeric is jnp else np.asarray(A.indptr)
+    return numeric.searchsorted(indptr[1:], numeric.arange(A.nse), side="right"), A.indices
+
+
+class _Cache:
+    """Patterns by the identity of the arrays that they were built from, which are kept alive meanwhile."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._lock = size, Lock()
+        self._patterns: OrderedDict[Hashable, tuple[Any, Any, Pattern]] = OrderedDict()
+
+    def find(self, sources: tuple[Any, ...], shape: tuple[int, int], build: Any) -> Pattern:
+        key = (*map(id, sources), shape)
+        with self._lock:
+            known = self._patterns.get(key)
+            if known is not None:
+                self._patterns.move_to_end(key)
+        # A NumPy array may have been written to since.
+        if known is not None and all(np.array_equal(a, b) for a, b in zip(_writable(sources), known[1], strict=True)):
+            return known[2]
+        pattern: Pattern = build()
+        with self._lock:
+            self._patterns[key] = sources, [array.copy() for array in _writable(sources)], pattern
+            while len(self._patterns) > self._size:
+                self._patterns.popitem(last=False)
+        return pattern
+
+
+def _writable(sources: tuple[Any, ...]) -> Iterator[np.ndarray[Any, Any]]:
+    return (source for source in sources if isinstance(source, np.ndarray))
+
+
+_patterns = _Cache(32)
+
+
+def cached(sources: tuple[Any, ...], shape: tuple[int, int], build: Any) -> Pattern:
+    if _checks.is_traced(*sources):
+        pattern: Pattern = build()
+        return pattern
+    return _patterns.find(sources, shape, build)

@@ -1,0 +1,84 @@
+"""What became of a solve, carried out of a compiled program: the arrays, and how the host hears of them."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from tsgu._core import _status
+from tsgu._core._status import ADVICE, SOUND, ColumnInfo
+
+STATUSES = ("", *ADVICE)
+"""Statuses as numbers; 0 is a column that is still being worked on."""
+
+CODE = {status: code for code, status in enumerate(STATUSES)}
+
+_SOUND = np.array([status in SOUND for status in STATUSES])
+
+
+class Outcome(NamedTuple):
+    """One solve; the shape of the fields is that of the columns, (k,) or (). What was not measured is None."""
+
+    code: Array  # index in STATUSES
+    steps: Array | None
+    residual: Array | None  # true relative residual
+    history: Array | None  # (steps kept, ...)
+    target: Array | float | None  # what the residual should have reached, ()
+    hermitian: Array | None  # whether A is; None where the method does not ask for it, ()
+
+
+@dataclass(frozen=True)
+class Label:
+    """Which solve; ``keep`` tells whether somebody recorded when it was compiled."""
+
+    method: str
+    transposed: bool
+    keep: bool
+
+
+def emit(label: Label, outcome: Outcome) -> None:
+    """Report from inside a traced solve; where all is sound and nobody records, the host is not called."""
+    tell = partial(jax.debug.callback, partial(_hear, label))
+    if label.keep:
+        tell(outcome)
+        return
+    sound = jnp.all(jnp.asarray(_SOUND)[outcome.code])
+    lax.cond(sound, lambda _: None, lambda given: tell(given), outcome)
+
+
+def _hear(label: Label, outcome: Outcome) -> None:
+    """On the host, once for each member of a batch. Under vmap both branches of a cond run, so it looks again."""
+    code = np.asarray(outcome.code)
+    if label.keep or not _SOUND[code].all():
+        tell(label, outcome, None)
+
+
+def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
+    """Log and warn, given concrete arrays."""
+    code = np.atleast_1d(np.asarray(outcome.code))
+    steps, residual = _per_column(outcome.steps, code.size), _per_column(outcome.residual, code.size)
+    histories: list[Any] = [None] * code.size
+    if outcome.history is not None:
+        history = np.asarray(outcome.history).reshape(-1, code.size)
+        histories = [history[: steps[column], column] for column in range(code.size)]
+    columns = [
+        ColumnInfo(STATUSES[c], None if s is None else int(s), None if r is None else float(r), h)
+        for c, s, r, h in zip(code, steps, residual, histories, strict=True)
+    ]
+    info = _status.summarize(label.method, label.transposed, columns, seconds)
+    advice = ""
+    if outcome.hermitian is not None and not outcome.hermitian:
+        advice = f"A is not symmetric (Hermitian), which {label.method} needs: use bicgstab, gmres or direct."
+    _status.report(info, None if outcome.target is None else float(outcome.target), advice)
+
+
+def _per_column(values: Any, size: int) -> list[Any]:
+    return [None] * size if values is None else np.atleast_1d(np.asarray(values)).tolist()
+
+
+if jax.effects_barrier not in _status.before_closing:
+    _status.before_closing.append(jax.effects_barrier)

@@ -1,0 +1,224 @@
+"""The differentiable sparse solve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.sparse import BCOO, BCSR
+
+from tsgu._core._status import recording
+from tsgu_jax import _checks, _implicit, _report
+from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._method import Method
+from tsgu_jax._report import Label, Outcome
+from tsgu_jax._system import LinearSystem, Plan
+from tsgu_jax.krylov import minres
+
+
+def solve(
+    A: BCOO | BCSR | SparseMatrix,
+    B: Any,
+    solve: Callable[..., Any] | None = None,
+    transpose_solve: Callable[..., Any] | None = None,
+    *,
+    verify: float | None = 1e-3,
+    **kwargs: Any,
+) -> Array:
+    r"""Solve A X = B for sparse A and dense B, with gradients that keep A's sparsity.
+
+    The gradients follow from the implicit function theorem, whatever solves the system: with upstream gradient G, in
+    JAX's convention for complex numbers,
+
+    .. math:: A^T \Lambda = G, \qquad \bar B = \Lambda, \qquad
+              \bar A_{ij} = -\sum_k \Lambda_{ik} X_{jk} \text{ at the stored entries } (i, j).
+
+    Parameters
+    ----------
+    A : BCOO, BCSR or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128. Repeated positions are added, padding entries are ignored. A
+        SparseMatrix may hold a batch of values on one pattern, shape (batch, n, n).
+    B : Array, shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k)
+        Right-hand sides. Where the dtypes differ, both are promoted, with a warning, and each gradient has the dtype of
+        its own input.
+    solve : callable, optional
+        ``solve(A, B, **kwargs) -> X`` or ``(X, info)``. One of this package's methods (:data:`linear_cg`,
+        :data:`minres`, :data:`bicgstab`, :data:`gmres`, :data:`direct`), or any other callable, such as those of
+        ``jax.scipy.sparse.linalg``, which then receives A in the type given and is not differentiated through. MINRES
+        by default, for symmetric (Hermitian) A. A callable with ``prepare(A, **kwargs)`` that returns an object with
+        ``solve(B)`` and ``solve_transpose(G)`` is prepared once for the forward and the adjoint solve.
+    transpose_solve : callable, optional
+        ``transpose_solve(A, G, **kwargs) -> Y`` with A^T Y = G, for the gradients. By default ``solve`` is applied to
+        the transpose of A: for a symmetric matrix that is ``solve`` itself, and for any other it is what a right
+        gradient needs. A method of this package given here is applied to the transpose too.
+    verify : float or None, optional
+        Relative residual above which the result of a callable from outside this package is reported; None leaves it
+        unchecked. The methods of this package check their own targets.
+    **kwargs
+        Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
+        solve alone, and a preconditioner ``M`` is transposed for the adjoint, as ``M.T``.
+
+    Returns
+    -------
+    Array
+        X, with the shape of B. Differentiable with respect to ``A.data`` (or the values of a SparseMatrix) and B, to
+        any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
+        and repeated entries receive the gradient of their sum.
+
+    Raises
+    ------
+    ValueError
+        If A is not sparse or B not an array; if A is not square or B does not match it; outside of compiled functions,
+        if A, B or x0 has entries that are not finite; if an argument is out of range.
+    TypeError
+        If A is in another format or B is not dense; if a dtype is not supported, or NumPy arrays in double precision
+        are given while 64-bit types are turned off; if a solver is not callable or returns something else than the
+        solution; if a method does not have a keyword argument; if a preconditioner that cannot be transposed would be
+        needed for a derivative.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a column misses its target, in the forward or in the adjoint solve. Turned into an error it surfaces from
+        compiled functions as a ``JaxRuntimeError`` with the same text. A singular A gives NaN and this warning.
+    UserWarning
+        If A and B have different dtypes.
+
+    See Also
+    --------
+    record : what each solve did. Under ``jit``, for functions that are first called inside it, and without times.
+
+    References
+    ----------
+    S. G. Krantz and H. R. Parks, *The Implicit Function Theorem*, Birkhauser 2003; M. B. Giles, *Collected Matrix
+    Derivative Results for Forward and Reverse Mode Algorithmic Differentiation*, 2008, section 2.3.1.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[4.0, -1.0, 0.0], [-1.0, 4.0, 0.0], [0.0, 0.0, 2.0]]))
+    >>> b = jnp.array([2.0, 7.0, 3.0])
+    >>> tsgu_jax.solve(A, b, solve=tsgu_jax.linear_cg).round(4)
+    Array([1. , 2. , 1.5], dtype=float32)
+
+    The gradient has one entry for each that A stores:
+
+    >>> def loss(data):
+    ...     return tsgu_jax.solve(BCOO((data, A.indices), shape=A.shape), b, solve=tsgu_jax.direct).sum()
+    >>> (12 * jax.jit(jax.grad(loss))(A.data)).round()
+    Array([-4., -8., -4., -8., -9.], dtype=float32)
+    """
+    if solve is None and transpose_solve is None:
+        solve = minres
+    return differentiable(A, B, solve, transpose_solve, verify, kwargs)
+
+
+def differentiable(
+    A: Any,
+    B: Any,
+    solve: Callable[..., Any] | None,
+    transpose_solve: Callable[..., Any] | None,
+    verify: float | None,
+    kwargs: Mapping[str, Any],
+) -> Array:
+    """Check, bring A to values on a pattern, and apply the rule. A bare callable A comes from a method alone."""
+    matrix_free = isinstance(solve, Method) and callable(A) and not _checks.is_array(A)
+    if not matrix_free:
+        _check_system(A, B)
+    else:
+        _checks.check_rhs(B, B.shape[0] if _checks.is_array(B) and B.ndim else 0, None)
+    _checks.check_dtype("B", B)
+    plan = Plan(solve, transpose_solve, kwargs, verify)
+    plan.check()
+    B = _checks.as_array("B", B)
+    values, pattern, given = (None, None, A) if matrix_free else _decompose(A)
+    if values is not None:
+        _checks.check_finite("A", values)
+        dtype = values.dtype
+        values, B = _checks.promote(values, B)
+        if not isinstance(given, SparseMatrix) and values.dtype != dtype:
+            given = _converted(given, values.dtype)
+    _checks.check_finite("B", B)
+    x0 = None if plan.x0 is None else _checks.start(plan.x0, B)
+    _checks.check_finite("x0", x0)
+    if B.size == 0:
+        return jnp.zeros_like(B)
+    n = B.shape[0] if values is None or values.ndim == 1 else B.shape[1]
+    return _run(plan, plan.system(pattern, given, n, B.dtype), values, B, x0)
+
+
+def _run(plan: Plan, system: LinearSystem, values: Array | None, B: Array, x0: Array | None) -> Array:
+    if not _checks.is_traced(system, values, B, x0):
+        began = time.perf_counter()
+        primal = _compiled_primal if plan.is_own else _primal
+        x, outcome = primal(system, values, B, x0)
+        if not _checks.is_traced(x, outcome):
+            _tell(system.forward.name, outcome, began, batched=values is not None and values.ndim == 2)
+            return x
+        # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
+        # function for which these are constants.
+    rule = _compiled_rule if plan.is_own and system.function is None else _rule
+    return rule(system, values, B, x0)
+
+
+def _rule(system: LinearSystem, values: Array | None, B: Array, x0: Array | None) -> Array:
+    solve = partial(_implicit.solve, system)
+    return _over_batch(solve, values, x0)(values, B, x0)
+
+
+def _primal(system: LinearSystem, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+    """The solve alone, for concrete arrays: what became of it comes back as arrays too."""
+
+    def solve(values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        return system.prepared(values).solve(B, x0)
+
+    return _over_batch(solve, values, x0)(values, B, x0)
+
+
+def _over_batch(solve: Any, values: Array | None, x0: Array | None) -> Any:
+    if values is None or values.ndim == 1:
+        return solve
+    return jax.vmap(solve, in_axes=(0, 0, None if x0 is None else 0))
+
+
+_compiled_rule = jax.jit(_rule)
+_compiled_primal = jax.jit(_primal)
+"""Compiled once for each structure: the arrays of a system, its indices too, are arguments."""
+
+
+def _tell(name: str, outcome: Outcome, began: float, batched: bool) -> None:
+    outcome = jax.device_get(outcome)
+    seconds = time.perf_counter() - began
+    label = Label(name, False, recording())
+    for index in range(outcome.code.shape[0] if batched else 1):
+        member = jax.tree.map(lambda a, i=index: a[i], outcome) if batched else outcome
+        _report.tell(label, member, seconds)
+
+
+def _check_system(A: Any, B: Any) -> None:
+    if isinstance(A, SparseMatrix):
+        kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
+    else:
+        _checks.check_sparse_matrix(A)
+        kind, batch = type(A).__name__, None
+    _checks.check_rhs_kind(B)
+    _checks.check_square(tuple(A.shape), kind)
+    _checks.check_rhs(B, A.shape[-1], batch)
+    _checks.check_dtype("A", A)
+
+
+def _decompose(A: BCOO | BCSR | SparseMatrix) -> tuple[Array, Any, Any]:
+    """Differentiable values, the pattern, and the matrix as given."""
+    matrix = A if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
+    return matrix.values, matrix.pattern, A
+
+
+def _converted(A: BCOO | BCSR, dtype: Any) -> BCOO | BCSR:
+    leaves, structure = jax.tree.flatten(A)
+    return jax.tree.unflatten(structure, [leaves[0].astype(dtype), *leaves[1:]])

@@ -1,0 +1,219 @@
+"""How a linear system and its transpose are to be solved: the user's callables, resolved to two solves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.sparse import BCOO, BCSR
+from jax.lax import stop_gradient
+from jax.tree_util import register_dataclass
+
+from tsgu._core import _wording
+from tsgu_jax import _checks, _products
+from tsgu_jax._matrix import SparseMatrix, csr_of
+from tsgu_jax._method import Bound, Method, Prepared, Reporting
+from tsgu_jax._pattern import Pattern, positions
+from tsgu_jax._report import CODE, Outcome
+from tsgu_jax.krylov._columns import norm, power_of_two
+from tsgu_jax.krylov._operator import transposed as transpose_of
+
+Solver = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The callables and their arguments, as the user gave them.
+
+    A callable given as ``solve`` is applied to A, and to A^T in the adjoint where no ``transpose_solve`` is given. A
+    foreign ``transpose_solve(A, G)`` receives A and solves A^T Y = G; where no ``solve`` is given it is applied to A^T,
+    and so solves A X = B. An own method needs no such distinction: it knows both.
+
+    ``x0`` serves the forward solve alone, and the adjoint gets ``M.T`` for ``M``.
+    """
+
+    solve: Solver | None
+    transpose_solve: Solver | None
+    arguments: Mapping[str, Any]
+    verify: float | None
+
+    def check(self) -> None:
+        """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
+        for name, solver in (("solve", self.solve), ("transpose_solve", self.transpose_solve)):
+            _checks.check_callable(name, solver)
+            if isinstance(solver, Method):
+                solver.arguments(self.arguments)
+        _checks.check_verify(self.verify)
+
+    @property
+    def x0(self) -> Any:
+        return self.arguments.get("x0")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the package's own methods do it all, so that the package may compile the whole."""
+        return all(solver is None or isinstance(solver, Method) for solver in (self.solve, self.transpose_solve))
+
+    def system(self, pattern: Pattern | None, given: Any, n: int, dtype: Any) -> LinearSystem:
+        """The linear system for A on a pattern, or for a matrix that is only a callable."""
+        bound = partial(self._bound, given=given, n=n, dtype=dtype)
+        forward = bound(self.transpose_solve, True) if self.solve is None else bound(self.solve, False)
+        known = self.solve is self.transpose_solve and isinstance(self.solve, Method)
+        same = self.solve is None or self.transpose_solve is None or known
+        adjoint = None if same else bound(self.transpose_solve, True)
+        return LinearSystem(pattern, None if pattern is not None else given, forward, adjoint)
+
+    def _bound(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any) -> Bound:
+        arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
+        if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
+            return solver.bind(arguments, n, dtype)
+        return Foreign(solver, of_transpose, given, arguments, self.verify)
+
+
+@partial(register_dataclass, data_fields=["pattern", "forward", "adjoint"], meta_fields=["function"])
+@dataclass(frozen=True, eq=False)
+class LinearSystem:
+    """A linear system as the gradient rule sees it; see :class:`tsgu_jax._implicit.System`.
+
+    A pytree where the methods are the package's own, so that it can be an argument of a compiled program.
+    """
+
+    pattern: Pattern | None
+    function: Any
+    forward: Bound
+    adjoint: Bound | None
+    """None where the forward serves the adjoint too."""
+
+    def product(self, values: Array | None, x: Array) -> Array:
+        if values is None or self.pattern is None:
+            product: Array = self.function(x)
+            return product
+        return _products.entrywise(values, x, self.pattern.entries)
+
+    def prepare(self, values: Array | None) -> Solves:
+        forward = Reporting(self.forward.name, self.prepared(values))
+        if self.adjoint is None:
+            return Solves(forward, forward)
+        return Solves(forward, Reporting(self.adjoint.name, self.adjoint.prepare(self._matrix(values))))
+
+    def prepared(self, values: Array | None) -> Prepared:
+        """Made ready for the forward solve."""
+        return self.forward.prepare(self._matrix(values))
+
+    def _matrix(self, values: Array | None) -> Any:
+        if values is None or self.pattern is None:
+            return self.function
+        return SparseMatrix.tree_unflatten(None, (values, self.pattern))
+
+
+@dataclass(frozen=True)
+class Solves:
+    """Both solves with one matrix, reported."""
+
+    forward: Reporting
+    adjoint: Reporting
+
+    @property
+    def refusal(self) -> str | None:
+        return self.adjoint.refusal
+
+    def solve(self, b: Array, x0: Array | None) -> Array:
+        return self.forward.solve(b, x0)
+
+    def solve_transpose(self, g: Array) -> Array:
+        return self.adjoint.solve_transpose(g)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A callable from outside the package: given A as the user has it, and its result checked by one product.
+
+    ``of_transpose`` marks one that receives A to solve with A^T.
+    """
+
+    solver: Any
+    of_transpose: bool
+    given: Any
+    arguments: Mapping[str, Any]
+    verify: float | None
+
+    @property
+    def name(self) -> str:
+        return getattr(self.solver, "__name__", type(self.solver).__name__)
+
+    def prepare(self, matrix: Any) -> Prepared:
+        given = matrix if isinstance(self.given, SparseMatrix) else _detached(self.given)
+        return _ForeignSystem(self, given, matrix)
+
+
+class _ForeignSystem:
+    def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
+        self._bound, self._given, self._matrix = bound, given, matrix
+        solver = bound.solver
+        self._prepared = solver.prepare(given, **bound.arguments) if hasattr(solver, "prepare") else None
+
+    @property
+    def refusal(self) -> str | None:
+        M = self._bound.arguments.get("M")
+        return _wording.transpose_of_m(self._bound.name) if M is not None and transpose_of(M, False) is None else None
+
+    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        arguments = dict(self._bound.arguments) if x0 is None else {**self._bound.arguments, "x0": x0}
+        return self._solve(B, arguments, transposed=False)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        arguments = dict(self._bound.arguments)
+        if arguments.get("M") is not None and self.refusal is None:
+            arguments["M"] = transpose_of(arguments["M"], False)
+        return self._solve(G, arguments, transposed=True)
+
+    def _solve(self, B: Array, arguments: dict[str, Any], transposed: bool) -> tuple[Array, Outcome]:
+        of_transpose = self._bound.of_transpose
+        if self._prepared is not None:
+            solved = transposed != of_transpose
+            x = self._prepared.solve_transpose(B) if solved else self._prepared.solve(B)
+        else:
+            matrix = self._given if transposed == of_transpose else _transpose(self._given)
+            x = self._bound.solver(matrix, B, **arguments)
+        x = _checks.solution(self._bound.name, x, B)
+        return x, self._outcome(x, B, transposed)
+
+    def _outcome(self, x: Array, B: Array, transposed: bool) -> Outcome:
+        """The true relative residual of each column, by one product; norms of columns scaled to be safe."""
+        verify = self._bound.verify
+        if verify is None:
+            code = jnp.full(B.shape[1:], CODE["not verified"])
+            return Outcome(code, None, None, None, None, None)
+        matrix = _products.operand(self._matrix.values, self._matrix.pattern.entries, transposed)
+        scale = power_of_two(B)
+        size = norm(B / scale)
+        left = norm((B - _products.apply(matrix, x)) / scale)
+        relative = jnp.where(size > 0, left / jnp.where(size > 0, size, 1), jnp.where(left == 0, 0, jnp.inf))
+        bad = jnp.where(jnp.isfinite(size), CODE["residual above verify"], CODE["non-finite"])
+        code = jnp.where(relative <= verify, CODE["converged"], bad)
+        return Outcome(code, None, relative, None, jnp.asarray(verify), None)
+
+
+def _detached(A: BCOO | BCSR) -> BCOO | BCSR:
+    """The same with data that carry no derivative."""
+    data = stop_gradient(A.data)
+    if isinstance(A, BCOO):
+        return BCOO((data, A.indices), shape=A.shape, indices_sorted=A.indices_sorted, unique_indices=A.unique_indices)
+    return BCSR(
+        (data, A.indices, A.indptr),
+        shape=A.shape,
+        indices_sorted=A.indices_sorted,
+        unique_indices=A.unique_indices,
+    )
+
+
+def _transpose(A: Any) -> Any:
+    """A^T in A's own type; BCSR has no ``.T``."""
+    if not isinstance(A, BCSR):
+        return A.T
+    row, col = positions(A)
+    return csr_of(A.data, col, row, (A.shape[1], A.shape[0]))

@@ -1,0 +1,44 @@
+"""Vector arithmetic for one column (n,), or for columns (n, k) that do not mix; a scalar is one number per column.
+
+Methods are written once for both: scalars have shape () or (k,) and broadcast against vectors.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+
+def dot(u: Array, v: Array) -> Array:
+    """u^H v."""
+    return jnp.vdot(u, v) if u.ndim == 1 else jnp.sum(u.conj() * v, axis=0)
+
+
+def norm(u: Array) -> Array:
+    """2-norm; vectors are scaled by the driver, so that nothing overflows or vanishes."""
+    return jnp.sqrt(dot(u, u).real)
+
+
+def divide(a: Array, b: Array) -> Array:
+    """a / b, and 0 where b is 0: a step that breaks down then changes nothing."""
+    return jnp.where(b != 0, a / jnp.where(b != 0, b, 1), 0)
+
+
+def root(a: Array) -> Array:
+    """sqrt(a), and 0 where a is negative."""
+    return jnp.sqrt(jnp.maximum(a, 0))
+
+
+def dots(basis: Array, v: Array) -> Array:
+    """u^H v for each u of a basis (m, n) or (m, n, k)."""
+    return basis.conj() @ v if v.ndim == 1 else jnp.sum(basis.conj() * v, axis=1)
+
+
+def combine(basis: Array, h: Array) -> Array:
+    """sum_i h_i u_i."""
+    return h @ basis if basis.ndim == 2 else jnp.sum(h[:, None] * basis, axis=0)
+
+
+def power_of_two(columns: Array) -> Array:
+    """A power of two near the largest entry of each column, 1 for a zero column; scaling by it is exact."""
+    largest = jnp.max(jnp.abs(columns), axis=0)
+    mantissa, _ = jnp.frexp(largest)
+    return jnp.where(largest > 0, largest / jnp.where(largest > 0, mantissa, 1) / 2, 1)

@@ -1,0 +1,107 @@
+"""A Krylov method with its arguments, and made ready for one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.tree_util import register_dataclass
+
+from tsgu._core import _wording
+from tsgu._core._options import Settings, resolve_options
+from tsgu._core._status import recording
+from tsgu_jax._method import Method
+from tsgu_jax._report import STATUSES, Outcome
+from tsgu_jax.krylov._driver import Kernel, Limits, Problem, solve
+from tsgu_jax.krylov._operator import CallableOperator, MatrixOperator, Operator, Preconditioner, preconditioner
+
+P = ParamSpec("P")
+
+_FINE = (STATUSES.index("converged"), STATUSES.index("accuracy limit"))
+
+
+def krylov_method(
+    kernel: Kernel, *, hermitian: bool, settings: type[Settings] | None
+) -> Callable[[Callable[P, Array]], Method[P]]:
+    """Make a method of a kernel and the public function that documents it."""
+
+    def decorate(function: Callable[P, Array]) -> Method[P]:
+        name = function.__name__
+
+        def bind(arguments: Mapping[str, Any], n: int, dtype: Any) -> _Krylov:
+            options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))
+            limits = Limits(options.rtol, options.atol, min(options.maxiter, 2**31 - 1))
+            M = preconditioner(arguments.get("M"), n, dtype, hermitian)
+            return _Krylov(kernel, name, hermitian, options.restart, recording(), limits, M)
+
+        return Method(function, bind, settings=settings, hermitian=hermitian)
+
+    return decorate
+
+
+@partial(
+    register_dataclass,
+    data_fields=["limits", "M"],
+    meta_fields=["kernel", "name", "hermitian", "restart", "keep"],
+)
+@dataclass(frozen=True, eq=False)
+class _Krylov:
+    """The arguments of a method, resolved for systems of one size and dtype."""
+
+    kernel: Kernel
+    name: str
+    hermitian: bool
+    restart: int
+    keep: bool
+    limits: Limits
+    M: Preconditioner | None
+
+    def prepare(self, matrix: Any) -> _KrylovSystem:
+        if callable(matrix):
+            return _KrylovSystem(self, CallableOperator(matrix, self.hermitian))
+        return _KrylovSystem(self, MatrixOperator(matrix.values, matrix.pattern.entries))
+
+
+class _KrylovSystem:
+    def __init__(self, method: _Krylov, operator: Operator) -> None:
+        self._method, self._operator = method, operator
+
+    @property
+    def refusal(self) -> str | None:
+        if self._operator.transpose is None:
+            return _wording.transpose_of_a(self._method.name)
+        if self._method.M is not None and self._method.M.transpose is None:
+            return _wording.transpose_of_m(self._method.name)
+        return None
+
+    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        """X with A X = B."""
+        return self._solve(self._operator, self._method.M, B, x0)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        """Y with A^T Y = G."""
+        if self.refusal is not None:  # traced, but never run: the rule refuses to be differentiated
+            return self.solve(G, None)
+        operator, M = self._operator.transpose, self._method.M
+        assert operator is not None
+        return self._solve(operator, None if M is None else M.transpose, G, None)
+
+    def _solve(self, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        method = self._method
+        identity = M is None
+        problem = Problem(operator.apply, _identity if M is None else M.apply, not identity, method.restart)
+        result = solve(method.kernel, problem, operator.magnitude, B, x0, method.limits, method.keep)
+        hermitian = None
+        if method.hermitian and isinstance(operator, MatrixOperator):
+            fine = jnp.isin(result.code, jnp.array(_FINE)).all()
+            hermitian = lax.cond(fine, lambda: jnp.bool_(True), lambda: operator.is_hermitian)
+        return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), hermitian)
+
+
+def _identity(v: Array) -> Array:
+    return v
