@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes, since most of the time goes into JAX compiling; one for benchmarks, and for a few tests."""
+    return 0 if config.getoption("benchmark_only") or config.args_source is config.ArgsSource.ARGS else 2
+
+
 @pytest.fixture
 def real_matrix() -> Callable[[str], Path]:
     """The path of a real matrix, or a skip where the folder is absent."""

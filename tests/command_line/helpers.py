@@ -21,8 +21,10 @@ DEADLINE = 300
 
 def rows(out):
     """The lines of the table. ``a + b`` iterations become a pair of numbers."""
-    table = [line.replace(" + ", "+").split(maxsplit=9) for line in out.splitlines() if line.startswith(METHODS)]
-    parsed = [dict(zip(COLUMNS, cells, strict=True)) for cells in table]
+    both = any(line.startswith("method") and "backend" in line for line in out.splitlines())
+    columns = (*COLUMNS[:-1], "backend", "difference", COLUMNS[-1]) if both else COLUMNS
+    lines = [line.replace(" + ", "+") for line in out.splitlines() if line.startswith(METHODS)]
+    parsed = [dict(zip(columns, line.split(maxsplit=len(columns) - 1), strict=True)) for line in lines]
     for row in parsed:
         row["iterations"] = None if row["iterations"] == "-" else tuple(map(int, row["iterations"].split("+")))
         row.update({name: float(row[name]) for name in COLUMNS[4:9]})

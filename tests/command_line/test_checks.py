@@ -64,7 +64,7 @@ WRONG = {
 @pytest.mark.parametrize("mistake", WRONG)
 def test_the_checks_fail_on_a_wrong_solution_or_gradient(mistake, tmp_path, tsgu, monkeypatch):
     """Catches checks that cannot fail: every backend here reports success and is wrong."""
-    monkeypatch.setattr(_backend, "load", lambda: spoiled(WRONG[mistake]))
+    monkeypatch.setattr(_backend, "load", lambda name: spoiled(WRONG[mistake]))
     run = tsgu(write(tmp_path / "a.mtx", nonsymmetric(field="complex")))
     assert (run.status, len(run.err)) == (1, 1)
     assert run.rows[0]["check"] == "FAILED"
@@ -75,7 +75,7 @@ def test_the_checks_fail_on_a_wrong_solution_or_gradient(mistake, tmp_path, tsgu
 
 def test_the_backend_unspoiled_passes_the_same_checks(tmp_path, tsgu, monkeypatch):
     """Catches a harness for the test above that fails whatever the backend does."""
-    monkeypatch.setattr(_backend, "load", lambda: spoiled(lambda A, b, w, s: s))
+    monkeypatch.setattr(_backend, "load", lambda name: spoiled(lambda A, b, w, s: s))
     assert tsgu(write(tmp_path / "a.mtx", nonsymmetric(field="complex"))).status == 0
 
 
@@ -96,7 +96,7 @@ def test_other_warnings_of_the_solve_are_lines_of_the_command(tmp_path, tsgu, mo
         warnings.warn("something to know", UserWarning, stacklevel=1)
         return _torch.differentiate(*arguments)
 
-    monkeypatch.setattr(_backend, "load", lambda: SimpleNamespace(differentiate=differentiate))
+    monkeypatch.setattr(_backend, "load", lambda name: SimpleNamespace(differentiate=differentiate))
     run = tsgu(write(tmp_path / "a.mtx", nonsymmetric()))
     assert (run.status, run.err) == (0, ["tsgu: something to know"])
 

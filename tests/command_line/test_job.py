@@ -10,13 +10,14 @@ from tsgu._cli._arguments import METHODS
 
 
 def test_without_arguments_every_method_solves_and_differentiates_the_heat_problem():
-    """Catches a method that is left out, a check that does not pass, output on stderr, and a wrong exit status."""
+    """Catches a method or backend left out, a check that does not pass, output on stderr, and a wrong exit status."""
     with process() as command:
         out, err = command.communicate(timeout=DEADLINE)
     table = rows(out)
     assert (command.returncode, err) == (0, "")
-    assert [row["method"] for row in table] == list(METHODS)
+    assert [(row["method"], row["backend"]) for row in table] == [(m, b) for m in METHODS for b in ("torch", "jax")]
     for row in table:
+        assert row["difference"] == "-" if row["backend"] == "torch" else float(row["difference"]) < 1e-5
         assert (row["n"], row["nnz"], row["check"]) == ("10000", "49600", "ok")
         assert max(row["forward"], row["adjoint"]) <= 1.05e-8  # as printed, with two digits
         assert row["error"] <= row["allowed"] < 1e-5

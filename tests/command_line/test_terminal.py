@@ -73,11 +73,11 @@ def test_the_command_names_the_method_that_is_at_work(terminal, tmp_path, monkey
     """Catches a solve that is left out of the progress line."""
 
     def differentiate(*arguments):
-        until(lambda: re.search(r"\rsolving by gmres \.\.\. \d+ s", terminal.text()))
+        until(lambda: re.search(r"\rsolving by gmres in torch \.\.\. \d+ s", terminal.text()))
         return _torch.differentiate(*arguments)
 
     monkeypatch.setattr(_progress, "PATIENCE", 0.01)
-    monkeypatch.setattr(_backend, "load", lambda: SimpleNamespace(differentiate=differentiate))
+    monkeypatch.setattr(_backend, "load", lambda name: SimpleNamespace(differentiate=differentiate))
     terminal.connect()
     assert tsgu(write(tmp_path / "a.mtx", nonsymmetric()), "--method", "gmres").status == 0
 
@@ -145,7 +145,7 @@ def test_a_missing_file_ends_the_process_with_status_two_and_one_line():
 
 def test_an_interruption_ends_the_process_with_status_130_and_without_traceback():
     """Catches a traceback, and an interruption that is taken for an error of the solve."""
-    with process("--method", "gmres", "--rtol", "1e-14", interpreter=("-c", ENDLESS)) as command:
+    with process("--method", "gmres", "--rtol", "1e-14", "--backend", "torch", interpreter=("-c", ENDLESS)) as command:
         command.stdout.readline()
         assert command.stdout.readline().startswith("method")  # the solve comes next, and does not end by itself
         command.send_signal(signal.SIGINT)
@@ -157,7 +157,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback():
     """Catches the traceback of ``python -m tsgu | head -1``."""
     reader, writer = os.pipe()
     os.close(reader)
-    with process("--method", "direct", stdout=writer) as command:
+    with process("--method", "direct", "--backend", "torch", stdout=writer) as command:
         os.close(writer)
         _, err = command.communicate(timeout=DEADLINE)
     assert "Traceback" not in err
@@ -170,5 +170,16 @@ def test_help_names_every_option_and_the_default_right_hand_side(capsys):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0
-    for word in ("MATRIX", "--rhs", "--method", "--rtol", "--dtype", "--save", "--plot", "all ones", "exit status"):
+    for word in (
+        "MATRIX",
+        "--rhs",
+        "--method",
+        "--rtol",
+        "--dtype",
+        "--backend",
+        "--save",
+        "--plot",
+        "all ones",
+        "exit status",
+    ):
         assert word in text

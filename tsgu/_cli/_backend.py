@@ -1,6 +1,7 @@
 """What solves and differentiates: a module per framework, imported when it is asked for."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy.typing as npt
@@ -38,10 +39,17 @@ class Backend(Protocol):
         ...
 
 
-_BACKENDS = {"torch": ("tsgu._cli._torch", "PyTorch")}
+_BACKENDS = {"torch": ("tsgu._cli._torch", "PyTorch"), "jax": ("tsgu._cli._jax", "JAX")}
 
 
-def load(name: str = "torch") -> Backend:
+def names(asked: str | None) -> tuple[str, ...]:
+    """The backends to run: those asked for; by default PyTorch, and JAX where it is installed."""
+    if asked in _BACKENDS:
+        return (asked,)
+    return ("torch", "jax") if asked == "both" or find_spec("jax") is not None else ("torch",)
+
+
+def load(name: str) -> Backend:
     """Import a backend.
 
     Raises

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsgu._cli._backend import Array, Backend
+from tsgu._cli._backend import Backend, Solution
 from tsgu._cli._errors import CommandError
 from tsgu._cli._problem import Problem
 from tsgu._cli._progress import progress
@@ -34,11 +34,12 @@ class Outcome:
     """
 
     method: str
+    backend: str
     forward: SolveInfo
     adjoint: SolveInfo
     verdict: Verdict
     seconds: float
-    x: Array
+    solution: Solution
     failed: bool
     remarks: tuple[str, ...]
 
@@ -63,8 +64,8 @@ def reference(problem: Problem) -> Reference:
     return ready
 
 
-def run(problem: Problem, method: str, backend: Backend, against: Reference, log: Log) -> Outcome:
-    """Solve and differentiate by one method, and check.
+def run(problem: Problem, method: str, name: str, backend: Backend, against: Reference, log: Log) -> Outcome:
+    """Solve and differentiate by one method of one backend, and check.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def run(problem: Problem, method: str, backend: Backend, against: Reference, log
         If the method finds A exactly singular.
     """
     first = len(log)
-    with warnings.catch_warnings(record=True) as caught, progress(f"solving by {method}"):
+    with warnings.catch_warnings(record=True) as caught, progress(f"solving by {method} in {name}"):
         warnings.simplefilter("always")  # all are told below, in the command's own way
         began = time.perf_counter()
         try:
@@ -87,6 +88,8 @@ def run(problem: Problem, method: str, backend: Backend, against: Reference, log
         seconds = time.perf_counter() - began
     forward = next(info for info in log[first:] if not info.transposed)
     adjoint = next(info for info in log[first:] if info.transposed)
+    if forward.status == "singular":
+        raise CommandError(f"{problem.title}: the matrix is singular to {method} in {problem.A.dtype}")
     with progress(f"checking {method}"):
         verdict = against.judge(solution)
     missed = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
@@ -94,14 +97,21 @@ def run(problem: Problem, method: str, backend: Backend, against: Reference, log
     complaint = _complaint(method, missed, verdict, problem.rtol)
     return Outcome(
         method=method,
+        backend=name,
         forward=forward,
         adjoint=adjoint,
         verdict=verdict,
         seconds=seconds,
-        x=solution.x,
+        solution=solution,
         failed=complaint is not None,
         remarks=(*([complaint] if complaint else _caveat(method, verdict)), *others),
     )
+
+
+def difference(one: Outcome, other: Outcome) -> float:
+    """The largest difference between two solutions, or two gradients, relative to the largest entry."""
+    pairs = zip(one.solution, other.solution, strict=True)
+    return max(float(np.abs(a - b).max(initial=0) / (np.abs(a).max(initial=0) or 1.0)) for a, b in pairs)
 
 
 def _complaint(method: str, missed: Sequence[str], verdict: Verdict, rtol: float) -> str | None:

@@ -51,19 +51,22 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.plot is not None:
         _plot.check_plot(arguments.plot)
     problem = _problem.build(arguments)
-    backend = _backend.load()
+    backends = {name: _backend.load(name) for name in _backend.names(arguments.backend)}
     reference = _job.reference(problem)
 
-    table = _table.Table(problem)
+    table = _table.Table(problem, both=len(backends) > 1)
     print(_table.title(problem, reference.condition))
     print(table.head(), flush=True)
     outcomes = []
     with record() as log:
         for method in arguments.methods:
-            outcomes.append(_job.run(problem, method, backend, reference, log))
-            print(table.row(outcomes[-1]), flush=True)
+            first = None
+            for name, backend in backends.items():
+                outcomes.append(_job.run(problem, method, name, backend, reference, log))
+                print(table.row(outcomes[-1], first), flush=True)
+                first = first or outcomes[-1]
     if arguments.save is not None:
-        _files.save(arguments.save, outcomes[0].x)
+        _files.save(arguments.save, outcomes[0].solution.x)
     if arguments.plot is not None:
         _plot.draw(log, arguments.plot)
     for outcome in outcomes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tsgu._cli._job import Outcome
+from tsgu._cli._job import Outcome, difference
 from tsgu._cli._problem import Problem
 
 _HEAD = (
@@ -17,6 +17,7 @@ _HEAD = (
     "seconds",
     "check",
 )
+_BOTH = ("backend", "difference")
 
 
 def title(problem: Problem, condition: float) -> str:
@@ -28,17 +29,23 @@ def title(problem: Problem, condition: float) -> str:
 
 
 class Table:
-    """Lines of equal width for a problem; iterations are those of the forward and of the adjoint solve."""
+    """Lines of equal width for a problem; iterations are those of the forward and of the adjoint solve.
 
-    def __init__(self, problem: Problem) -> None:
+    Where both backends run, a line names its own, and the second one how far it is from the first.
+    """
+
+    def __init__(self, problem: Problem, both: bool) -> None:
         self._size = (str(problem.A.shape[0]), str(problem.A.nnz))
-        longest = ("linear_cg", *self._size, "999999 + 999999")
-        self._widths = [max(len(head), len(cell)) for head, cell in zip(_HEAD, (*longest, *_HEAD[4:]), strict=True)]
+        self._both = both
+        self._heads = (*_HEAD[:-1], *_BOTH, _HEAD[-1]) if both else _HEAD
+        longest = ("linear_cg", *self._size, "999999 + 999999", *self._heads[4:])
+        self._widths = [max(len(head), len(cell)) for head, cell in zip(self._heads, longest, strict=True)]
 
     def head(self) -> str:
-        return self._line(_HEAD)
+        return self._line(self._heads)
 
-    def row(self, outcome: Outcome) -> str:
+    def row(self, outcome: Outcome, first: Outcome | None = None) -> str:
+        """``first`` is the outcome of the first backend by the same method, if this is that of the second."""
         verdict = outcome.verdict
         numbers = (verdict.forward_residual, verdict.adjoint_residual, verdict.gradient_error, verdict.allowed)
         return self._line(
@@ -48,6 +55,11 @@ class Table:
                 _iterations(outcome),
                 *(f"{number:.1e}" for number in numbers),
                 f"{outcome.seconds:.3f}",
+                *(
+                    [outcome.backend, "-" if first is None else f"{difference(first, outcome):.1e}"]
+                    if self._both
+                    else []
+                ),
                 _check(outcome),
             )
         )

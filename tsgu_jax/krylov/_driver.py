@@ -188,8 +188,8 @@ def _solve_group(
         left = b - problem.A(moved)
         residual = norm(left)
         far = ~(residual <= columns.limit)
-        # A run that ended worse than it began is undone; one that stopped for want of steps is kept all the same, unless
-        # the method makes its residual fall in every step: that of conjugate gradients may rise while x improves.
+        # A run that ended worse than it began is undone; one that stopped for want of steps is kept all the same,
+        # unless the method lowers the residual in every step: conjugate gradients may raise it while x improves.
         lost = far | ((residual > columns.before) & (kernel.minimal | (columns.outcome != _SPENT)))
         x, r = jnp.where(lost, x, moved), jnp.where(lost, r, left)
         columns = columns._replace(
