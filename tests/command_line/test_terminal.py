@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import count
 from types import SimpleNamespace
 
@@ -32,24 +33,31 @@ def until(happened):
 def terminal(monkeypatch):
     """A terminal: ``connect()`` puts it in place of stderr, ``text()`` returns all that has been written to it."""
     outside, inside = pty.openpty()
-    pieces = []
+    pieces, marks = [], count(1)
+
+    def read():  # all along, as a terminal does; a writer would block on a full one
+        with suppress(OSError):  # the other side has been closed
+            while piece := os.read(outside, 1 << 16):
+                pieces.append(piece.decode())
 
     def text():
-        os.write(inside, b"|")  # what was written before this mark is read with it; a terminal hands on in its own time
-        pieces.append("")
-        while "|" not in pieces[-1]:
-            pieces.append(os.read(outside, 1 << 16).decode())
+        mark = next(marks)
+        os.write(inside, b"|")  # what has been written before it is read before it
+        until(lambda: "".join(pieces).count("|") >= mark)
         return "".join(pieces).replace("|", "")
 
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     with os.fdopen(inside, "w") as stream:
         yield SimpleNamespace(connect=lambda: monkeypatch.setattr(sys, "stderr", stream), text=text)
         monkeypatch.undo()
+    reader.join()
     os.close(outside)
 
 
 @pytest.fixture
-def begun():
-    """The threads begun during the test and still at work: whoever may yet write."""
+def begun(terminal):
+    """The threads begun during the test, beside the terminal's, and still at work: whoever may yet write."""
     before = set(threading.enumerate())
     return lambda: set(threading.enumerate()) - before
 
