@@ -243,6 +243,7 @@ def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column]) ->
     """Run the method on A d = r for a group of columns; d, as it was when each column was done."""
     space = arithmetic(r.device, r.shape[1])
     scales, scale = _powers_of_two(r, r.abs().amax(0).tolist())
+    see = [column.see for column in columns]
     state = kernel.start(space, problem, _enter(space, r / scale), max(column.attempt for column in columns))
     every = _steps_between_reads(r.device)
     limit = max(column.maxiter - column.steps for column in columns)
@@ -258,12 +259,10 @@ def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column]) ->
         if steps % every and steps < limit:
             continue
         norms, broken = space.tolist(state.norm), space.tolist(state.broken)
-        done = []
-        for index in running:
-            if keep:
+        if keep:
+            for index in running:
                 columns[index].history.append(norms[index] * scales[index])
-            if not columns[index].see(steps, norms[index], broken[index], scales[index]):
-                done.append(index)
+        done = [index for index in running if not see[index](steps, norms[index], broken[index], scales[index])]
         if done:
             running = [index for index in running if index not in done]
             solution = _leave(kernel.solution(space, problem, state))
