@@ -105,6 +105,7 @@ def test_the_plot_shows_each_history_with_its_axes_labelled():
         "1: minres, adjoint, iteration limit",
     ]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), GOOD.history)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
     matplotlib.pyplot.close(ax.figure)
 
 

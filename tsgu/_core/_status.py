@@ -194,7 +194,8 @@ class Log(Sequence[SolveInfo]):
         for number, info in enumerate(self._infos):
             if info.history is not None and info.history.size:
                 system = "adjoint" if info.transposed else "forward"
-                line = ax.plot(info.history, label=f"{number}: {info.method}, {system}, {info.status}")[0]
+                steps = np.arange(1, info.history.size + 1)
+                line = ax.plot(steps, info.history, label=f"{number}: {info.method}, {system}, {info.status}")[0]
                 if info.history.size == 1:
                     line.set_marker("o")
         ax.set_xlabel("step")
