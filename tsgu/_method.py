@@ -65,7 +65,8 @@ class Method(Generic[P]):
     def check_adjoint(self, kwargs: Mapping[str, Any]) -> None:
         """Refuse a preconditioner that the adjoint cannot transpose."""
         M = self.arguments(kwargs).get("M")
-        if M is not None and not self._hermitian and not hasattr(M, "T"):
+        known = self._hermitian or M is None or isinstance(M, Tensor)  # asking a CSR tensor for .T raises
+        if not known and not hasattr(M, "T"):
             raise TypeError(_wording.transpose_of_m(self.name))
 
     def __repr__(self) -> str:

@@ -171,6 +171,21 @@ def test_preconditioners_may_be_any_kind_of_matrix():
     refused(TypeError, "M must be a matrix or a callable", A.to_sparse(), b, tsgu.linear_cg, M=3.0)
 
 
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_coo, torch.sparse_csr])
+def test_a_preconditioner_of_any_layout_is_transposed_for_the_adjoint(layout):
+    """The transpose of a CSR tensor, for which torch raises an internal error."""
+    D = 2 * EYE + torch.triu(torch.ones_like(EYE), 1)
+    inverse = torch.linalg.inv(D)
+    M = inverse if layout == torch.strided else inverse.to_sparse(layout=layout)
+    b = B.clone().requires_grad_()
+    for method in (tsgu.gmres, tsgu.bicgstab):
+        b.grad = None
+        with tsgu.record() as log:
+            tsgu.sparse_generic_solve(D.to_sparse(), b, method, M=M).sum().backward()
+        assert all(info.iterations <= 2 for info in log), log
+        torch.testing.assert_close(b.grad, torch.linalg.solve(D.T, B))
+
+
 def test_a_solver_with_prepare_is_prepared_once_for_both_directions():
     """A factorisation made again for the adjoint."""
     calls = []

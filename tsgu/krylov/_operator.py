@@ -93,6 +93,8 @@ def transposed(function: Any, hermitian: bool) -> Any | None:
 
     The transpose of a Hermitian operator is its conjugate: A^T v = conj(A conj(v)).
     """
+    if isinstance(function, Tensor) and function.layout == torch.sparse_csr:  # whose .T torch lacks
+        return SparseMatrix.from_tensor(function.detach()).T.to_tensor()
     if hasattr(function, "T"):
         return function.T
     return (lambda v: function(v.conj().resolve_conj()).conj().resolve_conj()) if hermitian else None
