@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from tsgu._core import _status
+from tsgu._core import _status, _wording
 from tsgu._core._status import ADVICE, SOUND, ColumnInfo
 
 STATUSES = ("", *ADVICE)
@@ -72,7 +72,7 @@ def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
     info = _status.summarize(label.method, label.transposed, columns, seconds)
     advice = ""
     if outcome.hermitian is not None and not outcome.hermitian:
-        advice = f"A is not symmetric (Hermitian), which {label.method} needs: use bicgstab, gmres or direct."
+        advice = _wording.not_hermitian(label.method)
     _status.report(info, None if outcome.target is None else float(outcome.target), advice)
 
 

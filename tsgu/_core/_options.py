@@ -22,12 +22,6 @@ ATTAINABLE = 4.0
 LOST = 0.1
 """An accuracy limit above this share of ||b|| leaves no digit of the residual: the system is numerically singular."""
 
-
-def diverged(eps: float) -> float:
-    """A residual this many times ||b|| holds nothing of the solution, and the run that led there is undone."""
-    return eps**-0.5
-
-
 GAIN = 0.5
 """A run that is started again from the true residual must at least halve it, or the solve has stagnated."""
 
@@ -40,6 +34,11 @@ class Options:
     atol: float
     maxiter: int
     restart: int
+
+
+def diverged(eps: float) -> float:
+    """A residual this many times ||b|| holds nothing of the solution, and the run that led there is undone."""
+    return eps**-0.5
 
 
 def default_rtol(eps: float) -> float:

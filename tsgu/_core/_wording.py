@@ -82,6 +82,10 @@ def result(name: str, expected: str, got: str) -> str:
     return f"{name} must return the solution as {expected}; got {got}."
 
 
+def not_hermitian(method: str) -> str:
+    return f"A is not symmetric (Hermitian), which {method} needs: use bicgstab, gmres or direct."
+
+
 def transpose_of_m(method: str) -> str:
     return (
         f"M must have a transpose where {method} is differentiated, since the adjoint system needs M.T; got a callable "

@@ -71,6 +71,6 @@ class _KrylovSystem:
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
         advice = ""
         if self._hermitian and info.status not in _status.SOUND and not operator.is_hermitian:
-            advice = f"A is not symmetric (Hermitian), which {self._name} needs: use bicgstab, gmres or direct."
+            advice = _wording.not_hermitian(self._name)
         _status.report(info, options.rtol, advice)
         return x
