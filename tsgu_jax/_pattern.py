@@ -16,7 +16,8 @@ from jax.tree_util import register_pytree_node_class
 from tsgu._core import _symbolic
 from tsgu._core._symbolic import Symbolic
 from tsgu_jax import _checks
-from tsgu_jax._products import Entries, Layout, layout_of
+from tsgu_jax._layout import layout_of, renumbered
+from tsgu_jax._products import Entries
 
 
 @register_pytree_node_class
@@ -86,8 +87,8 @@ class Pattern:
             s.row,
             s.col,
             s.transposition,
-            layout_of(s.indptr[:-1], np.diff(s.indptr), np.arange(s.nnz, dtype=s.col.dtype)),
-            layout_of(other.indptr[:-1], np.diff(other.indptr), s.transposition),
+            layout_of(s.indptr, s.col, np.arange(s.nnz, dtype=s.col.dtype), s.shape[1]),
+            layout_of(other.indptr, other.col, s.transposition, s.shape[0]),
             s.shape,
         )
         with jax.ensure_compile_time_eval():  # concrete inside jit too, where jnp.asarray would give a tracer
@@ -172,10 +173,8 @@ def _transposed(entries: Entries) -> Entries:
     size = order.shape[0]
     back = jnp.zeros(size + 1, order.dtype).at[order].set(jnp.arange(size, dtype=order.dtype)).at[size].set(size)
 
-    def renumbered(layout: Layout | None) -> Layout | None:
-        return layout and Layout(tuple(back[places] for places in layout.bins), layout.order, layout.rest)
-
-    columns, rows = renumbered(entries.columns), renumbered(entries.rows)
+    columns = entries.columns and renumbered(entries.columns, back)
+    rows = entries.rows and renumbered(entries.rows, back)
     return Entries(entries.col[order], entries.row[order], back[:size], columns, rows, shape)
 
 

@@ -1,10 +1,11 @@
 """The products of a sparse matrix that everything else is made of. Arrays only, no differentiation rules.
 
-Three forms of the same product:
+Four forms of the same product:
 
-- *ELL*: the entries of the rows laid out in columns, the k-th entry of every row in one array, so that a product is k
-  gathers and multiply-adds over whole vectors. XLA compiles each to one loop at memory bandwidth, where a sum over an
-  axis or a scatter is many times slower. Needs concrete indices. What the solvers use, for A and for A^T.
+- *by diagonals*, where there are few: multiply-adds with shifted vectors, without any index.
+- *by rows* (ELL): the k-th entry of every row in one array, so that a product is k gathers and multiply-adds over whole
+  vectors. XLA compiles each to one loop at memory bandwidth, where a sum over an axis or a scatter is many times
+  slower. These two need concrete indices; the solvers use them for A and for A^T.
 - *segment sum*: one gather and one sorted scatter. For traced indices.
 - *entry-wise*: a segment sum whose transposes are gathers. What is differentiated.
 """
@@ -15,43 +16,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpy.typing as npt
 from jax import Array, lax
 from jax.tree_util import register_dataclass
 
+from tsgu_jax._layout import Diagonals, Layout, Rows
+
 _UNROLL = 8
-"""Columns of an ELL layout in one compiled loop body: fewer passes over the result, and still quick to compile."""
-
-_PADDING = 1.5
-"""Most places of a layout per stored entry, where bins can be merged; twice the entries is the bound in any case."""
-
-_LONG_ROW = 64
-"""Rows longer than this, and than four times the mean, are cut in pieces."""
+"""Terms of a layout in one compiled loop body: fewer passes over the result, and still quick to compile."""
 
 _BLOCK = 1 << 18
 """Entries of the temporary in an entry-wise product with several columns."""
-
-
-@partial(register_dataclass, data_fields=["bins", "order", "rest"], meta_fields=[])
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """How the terms of each row are found and added: the index arrays of an ELL product.
-
-    Parameters
-    ----------
-    bins : tuple of Array, each (width, rows of the bin)
-        Places of the terms of rows of like length, or of pieces of long rows; the number of terms stands for padding.
-    order : Array or None
-        Where the sum of each row stands among those of the bins, followed by those of ``rest``; past the end for an
-        empty row. None where the bins are the rows.
-    rest : Layout or None
-        Adds up the pieces of the rows that were cut.
-    """
-
-    bins: tuple[Any, ...]
-    order: Any
-    rest: "Layout | None"
 
 
 @partial(register_dataclass, data_fields=["row", "col", "transposition", "rows", "columns"], meta_fields=["shape"])
@@ -77,25 +51,63 @@ class Entries:
     shape: tuple[int, int]
 
 
+@partial(register_dataclass, data_fields=["values", "start"], meta_fields=["below", "above"])
+@dataclass(frozen=True, eq=False)
+class _ByDiagonals:
+    """The values of each diagonal, (diagonals, m); see :class:`Diagonals`."""
+
+    values: Array
+    start: Array
+    below: int
+    above: int
+
+    def apply(self, x: Array) -> Array:
+        count, rows = self.values.shape
+        padded = jnp.pad(x, ((self.below, self.above), *((0, 0) for _ in x.shape[1:])))
+
+        def term(i: Any) -> Array:
+            # A place that is only padding touches nothing, be it infinite.
+            value = _like(self.values[i], x)
+            return jnp.where(value != 0, value * lax.dynamic_slice_in_dim(padded, self.start[i], rows), 0)
+
+        return _add_up(count, term)
+
+
 @partial(register_dataclass, data_fields=["values", "columns", "layout"], meta_fields=["rows"])
 @dataclass(frozen=True, eq=False)
-class Operand:
-    """A matrix made ready for many products.
-
-    Parameters
-    ----------
-    values, columns : tuple of Array
-        For each bin of the layout its values and column indices; for a segment sum one array each, sorted by row.
-    layout : Layout or Array
-        How the rows come together; the sorted row indices for a segment sum.
-    rows : int
-        Number of rows.
-    """
+class _ByRows:
+    """For each bin its values and column indices, (width, rows of the bin); see :class:`Rows`."""
 
     values: tuple[Array, ...]
     columns: tuple[Array, ...]
-    layout: Any
+    layout: Rows
     rows: int
+
+    def apply(self, x: Array) -> Array:
+        sums = [
+            _add_up(columns.shape[0], lambda i, v=values, c=columns: _like(v[i], x) * _take(x, c[i]))
+            for values, columns in zip(self.values, self.columns, strict=True)
+        ]
+        return _assemble(sums, self.layout, jnp.zeros((self.rows, *x.shape[1:]), x.dtype))
+
+
+@partial(register_dataclass, data_fields=["values", "columns", "row"], meta_fields=["rows"])
+@dataclass(frozen=True, eq=False)
+class _BySegments:
+    """Values, columns and rows, (nse,), sorted by row."""
+
+    values: Array
+    columns: Array
+    row: Array
+    rows: int
+
+    def apply(self, x: Array) -> Array:
+        terms = _like(self.values, x) * x.at[self.columns].get(mode="fill", fill_value=0)
+        return jax.ops.segment_sum(terms, self.row, self.rows, indices_are_sorted=True)
+
+
+Operand = _ByDiagonals | _ByRows | _BySegments
+"""A matrix made ready for many products."""
 
 
 def operand(values: Array, entries: Entries, transposed: bool) -> Operand:
@@ -104,30 +116,24 @@ def operand(values: Array, entries: Entries, transposed: bool) -> Operand:
     if transposed:
         row, col, layout = col, row, entries.columns
     rows = entries.shape[1 if transposed else 0]
+    if isinstance(layout, Diagonals):
+        return _ByDiagonals(_take_or_zero(values, layout.places), layout.start, layout.below, layout.above)
     if layout is None:
         valid = _valid(entries)
         row = jnp.where(valid, row, rows)
         order = jnp.argsort(row)
-        return Operand((jnp.where(valid, values, 0)[order],), (col[order],), row[order], rows)
+        return _BySegments(jnp.where(valid, values, 0)[order], col[order], row[order], rows)
     columns = tuple(_take(col, jnp.minimum(place, col.shape[0] - 1)) for place in layout.bins)
     # A padded place repeats the first column of its row, so that it touches nothing that the row does not.
     columns = tuple(
         jnp.where(place < col.shape[0], column, column[:1]) for place, column in zip(layout.bins, columns, strict=True)
     )
-    return Operand(tuple(_take_or_zero(values, place) for place in layout.bins), columns, layout, rows)
+    return _ByRows(tuple(_take_or_zero(values, place) for place in layout.bins), columns, layout, rows)
 
 
 def apply(matrix: Operand, x: Array) -> Array:
     """The product with x of shape (n,) or (n, k)."""
-    if not isinstance(matrix.layout, Layout):
-        (values,), (columns,) = matrix.values, matrix.columns
-        terms = _like(values, x) * x.at[columns].get(mode="fill", fill_value=0)
-        return jax.ops.segment_sum(terms, matrix.layout, matrix.rows, indices_are_sorted=True)
-    sums = [
-        _add_up(columns.shape[0], lambda i, v=values, c=columns: _like(v[i], x) * _take(x, c[i]))
-        for values, columns in zip(matrix.values, matrix.columns, strict=True)
-    ]
-    return _assemble(sums, matrix.layout, jnp.zeros((matrix.rows, *x.shape[1:]), x.dtype))
+    return matrix.apply(x)
 
 
 def entrywise(values: Array, x: Array, entries: Entries) -> Array:
@@ -181,7 +187,7 @@ def _add_up(width: int, term: Any) -> Array:
     return first if width == 1 else lax.fori_loop(1, width, lambda i, y: y + term(i), first, unroll=min(width, _UNROLL))
 
 
-def _assemble(sums: list[Array], layout: Layout, empty: Array) -> Array:
+def _assemble(sums: list[Array], layout: Rows, empty: Array) -> Array:
     """The sums of the bins, brought to the order of the rows."""
     if not sums:
         return empty
@@ -194,52 +200,3 @@ def _assemble(sums: list[Array], layout: Layout, empty: Array) -> Array:
         ]
         pieces = jnp.concatenate([pieces, _assemble(whole, layout.rest, empty)])
     return _take_or_zero(pieces, layout.order)
-
-
-def layout_of(start: npt.NDArray[Any], length: npt.NDArray[Any], index: npt.NDArray[Any]) -> Layout:
-    """The layout for rows whose terms are ``index[start : start + length]``; index arrays still in NumPy."""
-    terms = int(length.sum())
-    if length.size and length.min() > 0 and length.max() * length.size <= _PADDING * terms:
-        return Layout((_places(start, length, index, index.size),), None, None)
-    longest = max(_LONG_ROW, int(4 * terms / max(1, length.size)))
-    pieces = -(-length // longest)
-    owner = np.repeat(np.arange(length.size), pieces)
-    number = np.arange(owner.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    start = start[owner] + number * longest
-    long_rows = np.flatnonzero(pieces > 1)
-    first = np.cumsum(pieces) - pieces
-    size = np.minimum(longest, length[owner] - number * longest)
-    by_size = np.argsort(size, kind="stable")
-    bins = tuple(
-        _places(start[members], size[members], index, index.size) for members in np.split(by_size, _cuts(size[by_size]))
-    )
-    place = np.empty(owner.size, index.dtype)
-    place[by_size] = np.arange(owner.size)
-    order = np.full(length.size, owner.size + long_rows.size, index.dtype)
-    order[pieces == 1] = place[first[pieces == 1]]
-    order[long_rows] = owner.size + np.arange(long_rows.size)
-    rest = layout_of(first[long_rows], pieces[long_rows], place) if long_rows.size else None
-    return Layout(bins if owner.size else (), order, rest)
-
-
-def _cuts(sizes: npt.NDArray[Any]) -> list[int]:
-    """Where to cut rising sizes into bins: at powers of two, neighbours joined while that pads little."""
-    cuts: list[int] = []
-    if not sizes.size:
-        return cuts
-    end, top = sizes.size, int(sizes[-1])
-    while top > 1:
-        top = 1 << ((top - 1).bit_length() - 1)  # the largest power of two below
-        cut = int(np.searchsorted(sizes, top, side="right"))
-        if 0 < cut < end:
-            below = int(np.searchsorted(sizes, top // 2, side="right"))
-            if sizes[end - 1] * (end - below) > _PADDING * sizes[below:end].sum():
-                cuts.append(cut)
-                end = cut
-    return cuts[::-1]
-
-
-def _places(start: npt.NDArray[Any], length: npt.NDArray[Any], index: npt.NDArray[Any], none: int) -> npt.NDArray[Any]:
-    step = np.arange(length.max(initial=0))[:, None]
-    inside = step < length
-    return np.where(inside, index[np.where(inside, start + step, 0)], none).astype(index.dtype)

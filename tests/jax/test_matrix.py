@@ -12,6 +12,7 @@ from jax.experimental.sparse import BCOO
 import tsgu_jax
 from tests.jax.cases import case
 from tsgu_jax import _products
+from tsgu_jax._layout import Diagonals, Rows
 
 
 def power_law(n=400, longest=300):
@@ -26,7 +27,17 @@ def uniform(n=50, width=5):
     return np.repeat(np.arange(n), width), (np.arange(n * width) * 7) % n, (n, n)
 
 
+def band(m, n, offsets):
+    row, col = np.meshgrid(np.arange(m), np.arange(n), indexing="ij")
+    stored = np.isin(col - row, offsets)
+    return row[stored], col[stored], (m, n)
+
+
 PATTERNS = {
+    "diagonals": band(40, 40, [-7, -1, 0, 1, 7]),
+    "wide band": band(20, 31, [0, 3, 11]),
+    "tall band": band(31, 20, [-12, -11, 0]),
+    "below the diagonal": band(30, 30, [-5, -4, -2]),
     "power law": power_law(),
     "uniform": uniform(),
     "one long row": (np.zeros(500, int), np.arange(500), (3, 500)),
@@ -71,15 +82,36 @@ def test_products_equal_the_dense_ones(name, columns):
             np.testing.assert_allclose(product, truth, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["diagonals", "tall band", "uniform"])
+def test_an_infinite_entry_stays_in_the_rows_that_store_its_column(name):
+    """Padding that multiplies zero by infinity."""
+    row, col, shape = PATTERNS[name]
+    A = tsgu_jax.SparseMatrix.from_coo(row, col, np.ones(row.size), shape)
+    for place in range(shape[1]):
+        touched = np.isin(np.arange(shape[0]), row[col == place])
+        np.testing.assert_array_equal(np.isfinite(A @ jnp.ones(shape[1]).at[place].set(jnp.inf)), ~touched)
+
+
 @pytest.mark.parametrize("name", ["power law", "one long row", "uniform"])
 def test_padding_of_a_layout_stays_below_twice_the_entries(name):
     """One long row that widens the layout of all others."""
     row, col, shape = PATTERNS[name]
     pattern = tsgu_jax.Pattern(row, col, shape)
     for layout in (pattern.entries.rows, pattern.entries.columns):
+        assert isinstance(layout, Rows)
         places = sum(bin_.size for bin_ in layout.bins)
         assert pattern.nnz <= places < 2 * pattern.nnz
         assert max(bin_.shape[0] for bin_ in layout.bins) <= max(64, 4 * pattern.nnz / shape[0])
+
+
+@pytest.mark.parametrize("name", ["diagonals", "wide band", "tall band"])
+def test_a_matrix_of_few_diagonals_is_laid_out_by_them(name):
+    """A stencil that pays for column indices; one long diagonal that is taken for many."""
+    row, col, shape = PATTERNS[name]
+    entries = tsgu_jax.Pattern(row, col, shape).entries
+    for layout, offsets, rows in ((entries.rows, col - row, shape[0]), (entries.columns, row - col, shape[1])):
+        assert isinstance(layout, Diagonals) == (np.unique(offsets).size * rows <= 1.5 * row.size)
+    assert isinstance(entries.rows, Diagonals) or isinstance(entries.columns, Diagonals)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=12), st.randoms(use_true_random=False))

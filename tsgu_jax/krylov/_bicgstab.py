@@ -16,7 +16,10 @@ from tsgu_jax.krylov._prepared import krylov_method
 class _State(NamedTuple):
     x: Array  # solution
     r: Array  # residual by its recurrence
-    p: Array  # direction
+    p: Array  # direction of the last step, v = A M p, and what scaled the two
+    v: Array
+    beta: Array
+    omega: Array
     shadow: Array  # the fixed vector that residuals are made orthogonal to
     rho: Array  # shadow^H r
     norm: Array
@@ -28,12 +31,17 @@ def _start(problem: Problem, r: Array, attempt: Array) -> _State:
     noise = np.random.default_rng(0).standard_normal(r.shape)
     shadow = r + attempt * jnp.asarray(noise, r.real.dtype)
     rho = dot(shadow, r)
-    return _State(jnp.zeros_like(r), r, r, shadow, rho, norm(r), rho == 0)
+    x, zero = jnp.zeros_like(r), jnp.zeros_like(rho)
+    return _State(x, r, x, x, zero, zero, shadow, rho, norm(r), rho == 0)
 
 
 def _step(problem: Problem, s: _State) -> _State:
-    """Barrett et al., *Templates*, figure 2.10, with M applied from the right."""
-    p_hat = problem.M(s.p)
+    """Barrett et al., *Templates*, figure 2.10, with M applied from the right.
+
+    In this order every vector is overwritten after its last use, and the compiled loop copies none.
+    """
+    p = s.r + s.beta * (s.p - s.omega * s.v)
+    p_hat = problem.M(p)
     v = problem.A(p_hat)
     sigma = dot(s.shadow, v)
     alpha = divide(s.rho, sigma)
@@ -45,11 +53,11 @@ def _step(problem: Problem, s: _State) -> _State:
     r = half - omega * t
     rho = dot(s.shadow, r)
     beta = divide(rho * alpha, s.rho * omega)
-    p = r + beta * (s.p - omega * v)
     size = norm(r)
     # Each of these makes the next direction meaningless, while x is still sound.
     tiny = jnp.finfo(r.dtype).eps ** 2 * norm(s.shadow) * size
-    return _State(x, r, p, s.shadow, rho, size, (sigma == 0) | (omega == 0) | (jnp.abs(rho) <= tiny))
+    broken = (sigma == 0) | (omega == 0) | (jnp.abs(rho) <= tiny)
+    return _State(x, r, p, v, beta, omega, s.shadow, rho, size, broken)
 
 
 def _solution(problem: Problem, s: _State) -> Array:

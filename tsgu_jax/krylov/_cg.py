@@ -7,7 +7,7 @@ from jax import Array
 
 from tsgu._core._settings import LinearCGSettings
 from tsgu_jax._method import call
-from tsgu_jax.krylov._columns import divide, dot, norm
+from tsgu_jax.krylov._columns import divide, dot
 from tsgu_jax.krylov._driver import Kernel, Problem
 from tsgu_jax.krylov._prepared import krylov_method
 
@@ -15,29 +15,36 @@ from tsgu_jax.krylov._prepared import krylov_method
 class _State(NamedTuple):
     x: Array  # solution
     r: Array  # residual by its recurrence
-    p: Array  # direction
-    rho: Array  # r^H M r
-    norm: Array
+    p: Array  # direction of the last step
+    rho: Array  # r^H M r of the last step
+    square: Array  # r^H r
     broken: Array
+
+    @property
+    def norm(self) -> Array:
+        return jnp.sqrt(self.square)
 
 
 def _start(problem: Problem, r: Array, attempt: Array) -> _State:
-    z = problem.M(r)
-    rho = dot(r, z)
-    return _State(jnp.zeros_like(r), r, z, rho, norm(r), rho == 0)
+    square = dot(r, r).real
+    x = jnp.zeros_like(r)
+    return _State(x, r, x, jnp.full_like(square, jnp.inf), square, square == 0)
 
 
 def _step(problem: Problem, s: _State) -> _State:
-    """Saad, *Iterative Methods for Sparse Linear Systems*, 2nd ed., Algorithm 9.1; line numbers behind the code."""
-    q = problem.A(s.p)
-    curvature = dot(s.p, q)
-    alpha = divide(s.rho, curvature)  # 3
-    x = s.x + alpha * s.p  # 4
-    r = s.r - alpha * q  # 5
-    z = problem.M(r)  # 6
-    rho = dot(r, z)
-    beta = divide(rho, s.rho)  # 7
-    return _State(x, r, z + beta * s.p, rho, norm(r), curvature == 0)  # 8
+    """Barrett et al., *Templates*, figure 2.5.
+
+    In this order every vector is overwritten after its last use, and the compiled loop copies none.
+    """
+    z = problem.M(s.r)
+    rho = dot(s.r, z).real if problem.preconditioned else s.square
+    p = z + divide(rho, s.rho) * s.p
+    q = problem.A(p)
+    curvature = dot(p, q)
+    alpha = divide(rho, curvature)
+    x = s.x + alpha * p
+    r = s.r - alpha * q
+    return _State(x, r, p, rho, dot(r, r).real, (rho == 0) | (curvature == 0))
 
 
 def _solution(problem: Problem, s: _State) -> Array:
@@ -94,7 +101,7 @@ def linear_cg(
 
     References
     ----------
-    Y. Saad, *Iterative Methods for Sparse Linear Systems*, 2nd ed., SIAM 2003, Algorithm 9.1.
+    R. Barrett et al., *Templates for the Solution of Linear Systems*, SIAM 1994, figure 2.5.
 
     Examples
     --------

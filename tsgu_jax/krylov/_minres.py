@@ -22,10 +22,10 @@ class _Smoothed(NamedTuple):
 
 class _State(NamedTuple):
     x: Array  # solution
-    # Lanczos: the last two basis vectors, z = M v, and what links the two
+    # Lanczos: the last two basis vectors, z = M v where there is an M, and what links the two
     v: Array
     v_old: Array
-    z: Array
+    z: Array | None
     gamma: Array
     # the last two directions and plane rotations, and what is left of the rotated right-hand side
     w: Array
@@ -48,21 +48,22 @@ def _start(problem: Problem, r: Array, attempt: Array) -> _State:
     return _State(x, v, x, z, gamma, x, x, one, one, zero, zero, gamma, smoothed, norm(r), broken)
 
 
-def _normalised(problem: Problem, v: Array) -> tuple[Array, Array, Array, Array]:
+def _normalised(problem: Problem, v: Array) -> tuple[Array, Array | None, Array, Array]:
     """v and M v divided by gamma = sqrt(v^H M v); and whether M was not positive definite there."""
     z = problem.M(v)
     square = dot(v, z).real
     gamma = root(square)
     inverse = divide(jnp.ones_like(gamma), gamma)
-    return inverse * v, inverse * z, gamma, square < 0
+    return inverse * v, inverse * z if problem.preconditioned else None, gamma, square < 0
 
 
 def _step(problem: Problem, t: _State) -> _State:
     """Preconditioned MINRES as in Elman, Silvester and Wathen, *Finite Elements and Fast Iterative Solvers* (2nd ed.,
     Oxford 2014), with the Lanczos vectors kept normalised.
     """
-    v = problem.A(t.z)
-    delta = dot(t.z, v).real
+    direction = t.v if t.z is None else t.z
+    v = problem.A(direction)
+    delta = dot(direction, v).real
     v, z, gamma, indefinite = _normalised(problem, v - delta * t.v - t.gamma * t.v_old)
 
     a0 = t.c * delta - t.c_old * t.s * t.gamma
@@ -72,7 +73,7 @@ def _step(problem: Problem, t: _State) -> _State:
     c, s = divide(a0, a1), divide(gamma, a1)
 
     inverse = divide(jnp.ones_like(a1), a1)
-    w = inverse * (t.z - a3 * t.w_old - a2 * t.w)
+    w = inverse * (direction - a3 * t.w_old - a2 * t.w)
     x = t.x + c * t.eta * w
     eta = -s * t.eta
 
