@@ -1,9 +1,14 @@
 """Test configuration: one thread, set before any library loads, and real matrices that live outside the repository."""
 
 import os
+import sys
 
 # Two OpenMP threads on two busy cores can be fifty times slower than one. A setting of the tests, never of the library.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Most of the time of the suite goes into XLA compiling; it takes half as long without optimisation, which is for
+# benchmarks to measure.
+if "--benchmark-only" not in sys.argv:
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 from collections.abc import Callable
 from pathlib import Path

@@ -159,8 +159,8 @@ def check_factor(shape: tuple[int, ...], values: Tensor, X: Any) -> None:
         raise TypeError(f"X must be a dense torch.Tensor; got {got}.")
     head = (*shape[:-2], shape[-1])
     if X.dim() not in (len(head), len(head) + 1) or tuple(X.shape[: len(head)]) != head:
-        columns = ", ".join(map(str, head))
-        raise ValueError(f"X must have shape ({columns}) or ({columns}, k); got {tuple(X.shape)}.")
+        block = str((*head, "k")).replace("'", "")
+        raise ValueError(f"X must have shape {head} or {block}; got {tuple(X.shape)}.")
     if X.dtype != values.dtype or X.device != values.device:
         raise TypeError(
             f"X must have the dtype and device of the matrix, {values.dtype} on {values.device}; "

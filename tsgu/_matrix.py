@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch._C import _functorch
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from tsgu import _checks
 from tsgu._core import _symbolic
@@ -163,10 +164,18 @@ class SparseMatrix:
             [-1.,  4.]])
     """
 
+    def __new__(cls, values: Tensor, pattern: Pattern) -> "SparseMatrix":
+        if has_torch_function_unary(values):
+            return handle_torch_function(cls, (values,), values, pattern)
+        return super().__new__(cls)
+
     def __init__(self, values: Tensor, pattern: Pattern) -> None:
         _checks.check_values(values, pattern)
         self.values = values
         self.pattern = pattern
+
+    def __getnewargs__(self) -> tuple[Tensor, Pattern]:
+        return self.values, self.pattern  # what __new__ needs to copy or unpickle
 
     @classmethod
     def from_coo(cls, row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> "SparseMatrix":
@@ -197,6 +206,8 @@ class SparseMatrix:
         >>> tsgu.SparseMatrix.from_coo(i, i, torch.tensor([1.0, 2.0, 3.0]), (2, 2)).values
         tensor([1., 5.])
         """
+        if has_torch_function_variadic(row, col, values):
+            return handle_torch_function(cls.from_coo, (row, col, values), row, col, values, shape)
         if values.dim() not in (1, 2) or values.shape[-1:] != row.shape:
             raise ValueError(
                 f"values must have shape (nse,) or (batch, nse) with nse = {row.numel()} as in row; "

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu._core import _wording
 from tsgu._core._options import Settings, check_keywords, resolve_settings
@@ -70,11 +71,13 @@ class Method(Generic[P]):
             raise TypeError(_wording.transpose_of_m(self.name))
 
     def __repr__(self) -> str:
-        return f"<method tsgu.{self.name}>"
+        return f"<method {self.__module__.split('.')[0]}.{self.name}>"
 
 
 def call(method: "Method[Any]", A: Any, B: Tensor, **kwargs: Any) -> Tensor:
     """What a method does when it is called on its own: the differentiable solve."""
+    if has_torch_function_variadic(A, B):
+        return handle_torch_function(method, (A, B), A, B, **kwargs)
     from tsgu._solve import differentiable  # the frontend knows the methods, whose default is one of them
 
     return differentiable(A, B, method, None, None, kwargs)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit
 from tsgu._matrix import Pattern, SparseMatrix, pattern_of
@@ -125,6 +126,10 @@ def sparse_generic_solve(
     >>> A.grad.is_sparse
     True
     """
+    if has_torch_function_variadic(A, B):  # a mode or a stand-in for tensors, such as those of torch2jax
+        return handle_torch_function(
+            sparse_generic_solve, (A, B), A, B, solve, transpose_solve, verify=verify, **kwargs
+        )
     if solve is None and transpose_solve is None:
         solve = minres
     return differentiable(A, B, solve, transpose_solve, verify, kwargs)

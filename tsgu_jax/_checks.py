@@ -167,7 +167,7 @@ def check_factor(shape: tuple[int, ...], values: Any, X: Any) -> None:
         raise TypeError(f"X must be a dense jax.Array; got {type(X).__name__}.")
     head = (*shape[:-2], shape[-1])
     if X.ndim not in (len(head), len(head) + 1) or tuple(X.shape[: len(head)]) != head:
-        columns = ", ".join(map(str, head))
-        raise ValueError(f"X must have shape ({columns}) or ({columns}, k); got {tuple(X.shape)}.")
+        block = str((*head, "k")).replace("'", "")
+        raise ValueError(f"X must have shape {head} or {block}; got {tuple(X.shape)}.")
     if X.dtype != values.dtype:
         raise TypeError(f"X must have the dtype of the matrix, {values.dtype}; got {X.dtype}.")

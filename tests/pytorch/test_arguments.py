@@ -166,7 +166,7 @@ def test_preconditioners_may_be_any_kind_of_matrix():
             x = tsgu.linear_cg(A.to_sparse(), b, M=M, rtol=1e-10)
         torch.testing.assert_close(x, torch.linalg.solve(A, b))
         assert log[0].iterations <= 5
-    refused(ValueError, "M must be an (4, 4) matrix on cpu, or a callable; got (3, 3) on cpu.",
+    refused(ValueError, "M must be a (4, 4) matrix on cpu, or a callable; got (3, 3) on cpu.",
             A.to_sparse(), b, tsgu.linear_cg, M=EYE)  # fmt: skip
     refused(TypeError, "M must be a matrix or a callable", A.to_sparse(), b, tsgu.linear_cg, M=3.0)
 

@@ -81,9 +81,8 @@ def check_keywords(name: str, given: Mapping[str, Any], accepted: frozenset[str]
     """Refuse a keyword argument that the method does not have."""
     unknown = sorted(given.keys() - accepted)
     if unknown:
-        raise TypeError(
-            f"{name} accepts the keyword arguments {', '.join(sorted(accepted))}; got {', '.join(unknown)}."
-        )
+        known = f"the keyword arguments {', '.join(sorted(accepted))}" if accepted else "no keyword arguments"
+        raise TypeError(f"{name} accepts {known}; got {', '.join(unknown)}.")
 
 
 def resolve_options(arguments: Mapping[str, Any], n: int, eps: float) -> Options:

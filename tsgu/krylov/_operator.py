@@ -115,7 +115,7 @@ def preconditioner(M: Any, n: int, dtype: torch.dtype, device: torch.device) -> 
     if isinstance(M, SparseMatrix | Tensor):
         if tuple(M.shape) != (n, n) or M.device != device:
             raise ValueError(
-                f"M must be an ({n}, {n}) matrix on {device}, or a callable; got {tuple(M.shape)} on {M.device}."
+                f"M must be a ({n}, {n}) matrix on {device}, or a callable; got {tuple(M.shape)} on {M.device}."
             )
         if isinstance(M, Tensor) and M.layout == torch.strided:
             dense = M.detach().to(dtype)

@@ -124,7 +124,7 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
         return None
     if isinstance(M, BCOO | BCSR | SparseMatrix) or _checks.is_array(M):
         if tuple(M.shape) != (n, n):
-            raise ValueError(f"M must be an ({n}, {n}) matrix, or a callable; got {tuple(M.shape)}.")
+            raise ValueError(f"M must be a ({n}, {n}) matrix, or a callable; got {tuple(M.shape)}.")
         if _checks.is_array(M):
             return DenseOperator(stop_gradient(_checks.as_array("M", M).astype(dtype)))
         sparse = M if isinstance(M, SparseMatrix) else SparseMatrix.from_bcoo(M)

@@ -1,0 +1,200 @@
+"""Solvers of one framework inside the other."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import torch
+from jax.experimental.sparse import BCOO
+
+import tsgu
+import tsgu_jax
+from tests.contract import jax_adapter, torch_adapter, truth
+from tests.contract.cases import RTOL, direction
+from tests.contract.compare import assert_close, tolerance
+from tests.contract.systems import BY_NAME, right_hand_side
+from tsgu_jax.interop import jax_solver, torch_solver
+
+
+def jax_dense(A, B, **kwargs):
+    return jnp.linalg.solve(A.to_dense() if isinstance(A, tsgu_jax.SparseMatrix) else A.todense(), B)
+
+
+def torch_dense(A, B):
+    return torch.linalg.solve(A.to_dense(), B), "info"
+
+
+def options(solver):
+    return {"rtol": RTOL} if getattr(solver, "name", "") in ("linear_cg", "bicgstab", "gmres") else {}
+
+
+CASES = [("complex general", None), ("general", 2)]
+cases = pytest.mark.parametrize(("name", "columns"), CASES)
+
+
+@cases
+@pytest.mark.parametrize(
+    ("inner", "layout"), [(tsgu_jax.direct, "coo"), (tsgu_jax.gmres, "csr"), (jax_dense, "coo"), (jax_dense, "values")]
+)
+def test_a_jax_solver_has_the_right_gradients_in_torch(inner, layout, name, columns):
+    """The matrix of the adjoint system, or its conjugate, lost on the way."""
+    assert not jax.config.read("jax_enable_x64")
+    system = BY_NAME[name]
+    b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
+    problem = torch_adapter.Problem(system, b, layout)
+    solver = jax_solver(inner)
+    tol = tolerance(system.condition, np.float64, RTOL, order=2)
+    assert_close(problem.solve(solver, **options(inner)), truth.solution(system, b), tol, "x")
+    for got, expected in zip(
+        problem.gradients(w, solver, **options(inner)), truth.gradients(system, b, w), strict=True
+    ):
+        assert_close(got, expected, tol, "gradient")
+    assert not jax.config.read("jax_enable_x64")
+
+
+def test_a_jax_solver_has_the_right_second_derivatives_in_torch():
+    """An adjoint that is not differentiable itself."""
+    system = BY_NAME["complex general"]
+    b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
+    along = direction(system, b)
+    got = torch_adapter.Problem(system, b).hessian_products(w, along, jax_solver(tsgu_jax.direct))
+    tol = tolerance(system.condition, np.float64, RTOL, order=4)
+    for g, expected in zip(got, truth.hessian_products(system, b, w, along), strict=True):
+        assert_close(g, expected, tol, "second derivative")
+
+
+def test_a_jax_method_reports_and_refuses_like_one_of_torch():
+    """A solve that shows up twice in the log, or not at all; an argument that is accepted and ignored."""
+    system = BY_NAME["general"]
+    problem = torch_adapter.Problem(system, right_hand_side(system, None))
+    with tsgu.record() as log:
+        problem.gradients(right_hand_side(system, None, seed=4), jax_solver(tsgu_jax.bicgstab), x0=problem.b.detach())
+    assert [(info.method, info.transposed, info.status) for info in log] == [
+        ("bicgstab", False, "converged"),
+        ("bicgstab", True, "converged"),
+    ]
+    assert all(info.iterations > 0 and info.seconds > 0 for info in log)
+    with pytest.warns(tsgu.ConvergenceWarning, match="bicgstab on the forward system: iteration limit"):
+        problem.solve(jax_solver(tsgu_jax.bicgstab), maxiter=1)
+    with pytest.raises(TypeError, match=r"bicgstab accepts the keyword arguments .*; got tol"):
+        problem.solve(jax_solver(tsgu_jax.bicgstab), tol=1e-3)
+    with pytest.raises(TypeError, match="A must be a sparse tensor or a SparseMatrix for jax_solver"):
+        jax_solver(tsgu_jax.gmres)(lambda v: v, problem.b)
+
+
+def test_a_preconditioner_of_torch_reaches_the_jax_method_and_its_adjoint_transposed():
+    """An M that is dropped, or not transposed for the adjoint."""
+    system = BY_NAME["convection"]
+    b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
+    inverse = np.linalg.inv(system.dense)
+    problem = torch_adapter.Problem(system, b)
+    for M in (torch.from_numpy(inverse), torch.from_numpy(inverse).to_sparse()):
+        with tsgu.record() as log:
+            problem.gradients(w, jax_solver(tsgu_jax.gmres), M=M)
+        assert [info.iterations for info in log] == [1, 1]
+
+
+def test_a_compiled_jax_function_and_its_info_are_accepted():
+    """A tuple that crashes, a keyword that does not arrive."""
+    system = BY_NAME["poisson"]
+    b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
+    cg = jax.jit(lambda A, B, tol: jax.scipy.sparse.linalg.cg(A, B, tol=tol))
+    got = torch_adapter.Problem(system, b, "coo").gradients(w, jax_solver(cg), tol=1e-12)
+    tol = tolerance(system.condition, np.float64, 1e-12, order=2)
+    for g, expected in zip(got, truth.gradients(system, b, w), strict=True):
+        assert_close(g, expected, tol, "gradient")
+
+
+@cases
+@pytest.mark.parametrize(
+    ("inner", "layout"), [(tsgu.direct, "coo"), (tsgu.gmres, "values"), (torch_dense, "csr"), (torch_dense, "values")]
+)
+def test_a_torch_solver_has_the_right_gradients_in_jax(x64, inner, layout, name, columns):
+    """The matrix of the adjoint system, or its conjugate, lost on the way."""
+    system = BY_NAME[name]
+    b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
+    problem = jax_adapter.Problem(system, b, layout)
+    solver = torch_solver(inner)
+    tol = tolerance(system.condition, np.float64, RTOL, order=2)
+    assert_close(problem.solve(solver, **options(inner)), truth.solution(system, b), tol, "x")
+    for got, expected in zip(
+        problem.gradients(w, solver, **options(inner)), truth.gradients(system, b, w), strict=True
+    ):
+        assert_close(got, expected, tol, "gradient")
+
+
+def test_a_torch_solver_works_compiled_mapped_and_to_second_order(x64):
+    """A callback that sees a batch it does not expect, or a tracer."""
+    system = BY_NAME["complex general"]
+    b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
+    solver, problem = torch_solver(tsgu.direct), jax_adapter.Problem(system, b)
+    along = direction(system, b)
+    tol = tolerance(system.condition, np.float64, RTOL, order=4)
+    for g, expected in zip(
+        problem.hessian_products(w, along, solver), truth.hessian_products(system, b, w, along), strict=True
+    ):
+        assert_close(g, expected, tol, "second derivative")
+    values, rhs = np.stack([system.values, 2 * system.values]), np.stack([b, w])
+    compiled = jax.jit(jax.vmap(lambda v, c: tsgu_jax.solve(problem.matrix(v), c, solver)))(values, rhs)
+    assert_close(compiled[0], truth.solution(system, b), tol, "first")
+    assert_close(compiled[1], truth.solution(system, w) / 2, tol, "second")
+
+
+def test_arrays_among_the_keywords_reach_a_torch_solver_as_tensors_of_its_own(x64):
+    """A tracer handed to torch, or memory of JAX that torch writes to."""
+    system = BY_NAME["poisson"]
+    b = right_hand_side(system, None)
+    seen = []
+
+    def solver(A, B, shift, flag, x0=None):
+        seen.append((A.layout, B.dtype, shift.dtype, x0.shape, flag))
+        x = torch.from_numpy(scipy.sparse.linalg.spsolve(_scipy(A), (B * shift).numpy()))
+        for tensor in (A._values(), B, shift, x0):
+            tensor.zero_()
+        return x
+
+    problem = jax_adapter.Problem(system, b, "coo")
+    A, x0, shift = problem.matrix(), jnp.ones(system.n), jnp.asarray(1.0)
+
+    @jax.jit
+    def run(A, c, x0, shift):
+        return tsgu_jax.solve(A, c, torch_solver(solver), shift=shift, flag="kept", x0=x0)
+
+    for _ in range(2):
+        x = run(A, problem.b, x0, shift)
+        assert_close(np.asarray(x), truth.solution(system, b), tolerance(system.condition, np.float64, RTOL), "x")
+    assert seen[0] == (torch.sparse_coo, torch.float64, torch.float64, (system.n,), "kept")
+
+
+def _scipy(A):
+    A = A.coalesce()
+    return scipy.sparse.csc_array((A.values().numpy().copy(), A.indices().numpy()), shape=A.shape)
+
+
+def test_what_a_torch_solver_raises_or_misses_is_heard(x64):
+    """An exception that is swallowed on the host, a solver that does not solve."""
+    A, b = BCOO.fromdense(jnp.eye(3)), jnp.ones(3)
+
+    def fails(A, B):
+        raise RuntimeError("no solution today")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no solution today"):
+        jax.block_until_ready(jax.jit(lambda b: tsgu_jax.solve(A, b, torch_solver(fails)))(b))
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"must return the solution as a tensor of shape \(3,\)"):
+        jax.block_until_ready(tsgu_jax.solve(A, b, torch_solver(lambda A, B: None)))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        tsgu_jax.solve(A, b, torch_solver(lambda A, B: 0 * B))
+        jax.effects_barrier()
+    assert [w.category for w in heard] == [tsgu.ConvergenceWarning]
+    assert "torch_solver(<lambda>) on the forward system: residual above verify" in str(heard[0].message)
+
+
+@pytest.mark.parametrize("wrap", [jax_solver, torch_solver])
+def test_a_solver_must_be_callable(wrap):
+    """A name that fails only when it is called."""
+    with pytest.raises(TypeError, match=r"f must be a callable \(A, B, \*\*kwargs\) -> X; got str"):
+        wrap("linear_cg")

@@ -1,0 +1,256 @@
+"""What torch2jax needs to turn a torch function that solves a sparse system into a JAX function.
+
+``torch2jax.t2j(f)`` runs f with objects in place of tensors, and looks up every torch function that f calls in a table.
+The sparse constructors and the solves are entered there. A sparse matrix is an object of this module meanwhile, with
+the few methods that lie between assembling it and solving with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax import Array
+from jax.experimental.sparse import BCOO, BCSR
+from torch import Tensor
+from torch2jax import HANDLED_FUNCTIONS, Torchish, implements, j2t_dtype
+
+import tsgu
+import tsgu_jax
+from tsgu import _method as torch_method
+from tsgu._core import _wording
+from tsgu_jax.interop._convert import to_jax
+
+
+@dataclass(frozen=True)
+class SparseTorchish:
+    """In place of a sparse tensor of torch, whatever its layout: sorted, and without repeated positions."""
+
+    matrix: tsgu_jax.SparseMatrix
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.matrix.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return j2t_dtype(self.matrix.dtype)
+
+    @property
+    def T(self) -> SparseTorchish:  # noqa: N802 - the name that NumPy and torch use
+        return SparseTorchish(self.matrix.T)
+
+    def coalesce(self) -> SparseTorchish:
+        return self
+
+    def to_sparse_csr(self) -> SparseTorchish:
+        return self
+
+    def to_sparse_coo(self) -> SparseTorchish:
+        return self
+
+    def values(self) -> Any:
+        return Torchish(self.matrix.values)
+
+    def to_dense(self) -> Any:
+        return Torchish(self.matrix.to_dense())
+
+    def __matmul__(self, x: Any) -> Any:
+        return Torchish(self.matrix @ _array("x", x))
+
+
+@dataclass(frozen=True)
+class MatrixTorchish:
+    """In place of a :class:`tsgu.SparseMatrix`."""
+
+    matrix: tsgu_jax.SparseMatrix
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.matrix.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return j2t_dtype(self.matrix.dtype)
+
+    @property
+    def values(self) -> Any:
+        return Torchish(self.matrix.values)
+
+    @property
+    def T(self) -> MatrixTorchish:  # noqa: N802 - the name that NumPy and torch use
+        return MatrixTorchish(self.matrix.T)
+
+    @property
+    def mH(self) -> MatrixTorchish:  # noqa: N802
+        return MatrixTorchish(self.matrix.mH)
+
+    def with_values(self, values: Any) -> MatrixTorchish:
+        return MatrixTorchish(self.matrix.with_values(_array("values", values)))
+
+    def to_dense(self) -> Any:
+        return Torchish(self.matrix.to_dense())
+
+    def __matmul__(self, x: Any) -> Any:
+        return Torchish(self.matrix @ _array("x", x))
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _stands_for(function: Any) -> Callable[[F], F]:
+    """Enter a function in the table of torch2jax, in place of one of torch."""
+    decorate: Callable[[F], F] = implements(function, Torchishify_output=False)
+    return decorate
+
+
+@_stands_for(torch.sparse_coo_tensor)
+def _sparse_coo_tensor(indices: Any, values: Any, size: Any = None, **kwargs: Any) -> SparseTorchish:
+    _check_options("torch.sparse_coo_tensor", kwargs, ("is_coalesced", "check_invariants"))
+    indices, values = _indices(indices), _array("values", values, kwargs.get("dtype"))
+    if size is None:
+        if isinstance(indices, jax.core.Tracer):
+            raise ValueError("size must be given to torch.sparse_coo_tensor where the indices are computed inside jit.")
+        size = tuple(int(largest) + 1 for largest in indices.max(axis=1))
+    return SparseTorchish(tsgu_jax.SparseMatrix.from_bcoo(BCOO((values, indices.T), shape=_shape(size))))
+
+
+@_stands_for(torch.sparse_csr_tensor)
+def _sparse_csr_tensor(
+    crow_indices: Any, col_indices: Any, values: Any, size: Any = None, **kwargs: Any
+) -> SparseTorchish:
+    _check_options("torch.sparse_csr_tensor", kwargs, ("check_invariants",))
+    crow, col = _indices(crow_indices), _indices(col_indices)
+    values = _array("values", values, kwargs.get("dtype"))
+    if size is None:
+        if isinstance(col, jax.core.Tracer):
+            raise ValueError("size must be given to torch.sparse_csr_tensor where the indices are computed inside jit.")
+        size = (crow.shape[0] - 1, int(col.max()) + 1)
+    return SparseTorchish(tsgu_jax.SparseMatrix.from_bcoo(BCSR((values, col, crow), shape=_shape(size))))
+
+
+@_stands_for(tsgu.SparseMatrix.from_coo)
+def _from_coo(row: Any, col: Any, values: Any, shape: Any) -> MatrixTorchish:
+    return MatrixTorchish(
+        tsgu_jax.SparseMatrix.from_coo(_indices(row), _indices(col), _array("values", values), _shape(shape))
+    )
+
+
+@_stands_for(tsgu.SparseMatrix)
+def _sparse_matrix(values: Any, pattern: tsgu.Pattern) -> MatrixTorchish:
+    zeros = values.new_zeros(pattern.nnz) if isinstance(values, Tensor) else torch.zeros(pattern.nnz)
+    return MatrixTorchish(to_jax(tsgu.SparseMatrix(zeros, pattern)).with_values(_array("values", values)))
+
+
+@_stands_for(tsgu.sparse_generic_solve)
+def _sparse_generic_solve(
+    A: Any, B: Any, solve: Any = None, transpose_solve: Any = None, *, verify: float | None = 1e-3, **kwargs: Any
+) -> Any:
+    x = tsgu_jax.solve(
+        _matrix("A", A),
+        _array("B", B),
+        _method("solve", solve),
+        _method("transpose_solve", transpose_solve),
+        verify=verify,
+        **{name: _argument(name, value) for name, value in kwargs.items()},
+    )
+    return Torchish(x)
+
+
+def _method(name: str, solver: Any) -> Any:
+    """The method of tsgu_jax with the name of one of tsgu."""
+    if solver is None:
+        return None
+    if not isinstance(solver, torch_method.Method):
+        kind = getattr(solver, "__name__", type(solver).__name__)
+        raise TypeError(
+            f"{name} must be a method of tsgu inside torch2jax.t2j, such as tsgu.linear_cg, or None; got {kind}. "
+            "To call another torch solver from JAX use tsgu_jax.solve with tsgu_jax.interop.torch_solver."
+        )
+    return getattr(tsgu_jax, solver.name)
+
+
+def _argument(name: str, value: Any) -> Any:
+    """A keyword argument of a method, for JAX."""
+    if isinstance(value, Torchish | Tensor | SparseTorchish | MatrixTorchish | tsgu.SparseMatrix):
+        sparse = not isinstance(value, Torchish) and not (isinstance(value, Tensor) and value.layout == torch.strided)
+        return _matrix(name, value) if sparse else _array(name, value)
+    if name == "M" and value is not None and not type(value).__module__.startswith("tsgu_jax"):
+        raise TypeError(
+            "M must be a matrix inside torch2jax.t2j, or a preconditioner of tsgu_jax; got "
+            f"{type(value).__name__}, which JAX cannot call."
+        )
+    return value
+
+
+def _matrix(name: str, x: Any) -> Any:
+    if isinstance(x, SparseTorchish | MatrixTorchish):
+        return x.matrix
+    if isinstance(x, tsgu.SparseMatrix) or (isinstance(x, Tensor) and x.layout != torch.strided):
+        return to_jax(x)
+    raise TypeError(_wording.not_a(name, "a sparse tensor or a SparseMatrix", x))
+
+
+def _array(name: str, x: Any, dtype: torch.dtype | None = None) -> Array:
+    if isinstance(x, SparseTorchish | MatrixTorchish):
+        raise TypeError(_wording.layout(name, "dense (strided)", "sparse"))
+    if isinstance(x, Torchish):
+        array: Array = jnp.asarray(x.value)
+    else:
+        array = to_jax(x if isinstance(x, Tensor) else torch.as_tensor(x))
+    return array if dtype is None else array.astype(str(dtype).removeprefix("torch."))
+
+
+def _indices(x: Any) -> Any:
+    """Indices as a NumPy array where they are known, which a pattern can be built from inside jit."""
+    if isinstance(x, Torchish):
+        return x.value if isinstance(x.value, jax.core.Tracer) else np.asarray(x.value)
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _shape(size: Any) -> tuple[int, int]:
+    m, n = size
+    return int(m), int(n)
+
+
+def _check_options(name: str, options: dict[str, Any], ignored: tuple[str, ...]) -> None:
+    """What means nothing in JAX is passed over only where it asks for nothing."""
+    for option, value in options.items():
+        if option not in (*ignored, "dtype") and value not in (None, False):
+            raise TypeError(f"{name} has no counterpart of {option}={value!r} inside torch2jax.t2j.")
+
+
+def _called_alone(method: torch_method.Method[Any]) -> Callable[..., Any]:
+    return lambda A, B, **kwargs: _sparse_generic_solve(A, B, method, **kwargs)
+
+
+for _each in (tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres, tsgu.direct):
+    _stands_for(_each)(_called_alone(_each))
+
+
+def _quotient(x: Any, y: Any) -> Array:
+    return _array("input", x) / (_array("other", y) if isinstance(y, Torchish | Tensor) else y)
+
+
+def _ordinary(function: Any, counterpart: Callable[..., Array]) -> None:
+    """Enter an ordinary function that torch2jax lacks. Tensors alone, such as indices, stay with torch."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, Torchish) for x in jax.tree.leaves(args, is_leaf=lambda x: isinstance(x, Torchish))):
+            return Torchish(counterpart(*args, **kwargs))
+        return function(*args, **kwargs)
+
+    if function not in HANDLED_FUNCTIONS:
+        _stands_for(function)(run)
+
+
+# What assembling a matrix tends to need.
+_ordinary(torch.stack, lambda tensors, dim=0: jnp.stack([_array("tensors", x) for x in tensors], axis=dim))
+_ordinary(torch.neg, lambda x: -_array("input", x))
+_ordinary(torch.div, _quotient)
+_ordinary(torch.log, lambda x: jnp.log(_array("input", x)))
