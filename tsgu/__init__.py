@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tsgu import precond
     from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
     from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
     from tsgu._direct import direct
@@ -26,6 +27,7 @@ __all__ = [
     "gmres",
     "linear_cg",
     "minres",
+    "precond",
     "record",
     "sparse_generic_solve",
 ]
@@ -39,13 +41,15 @@ _HOME = {
     "tsgu.krylov": ("bicgstab", "gmres", "linear_cg", "minres"),
 }
 
+_NAMESPACES = ("precond",)
+
 
 def __getattr__(name: str) -> Any:
-    module = next((module for module, names in _HOME.items() if name in names), None)
-    if module is None:
+    home = next((module for module, names in _HOME.items() if name in names), None)
+    if home is None and name not in _NAMESPACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        value = getattr(import_module(module), name)
+        value = import_module(f"tsgu.{name}") if home is None else getattr(import_module(home), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -43,6 +43,18 @@ def csr_product(matrix: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
+def csr_add(y: Tensor, matrix: Tensor, x: Tensor, alpha: float) -> None:
+    """y += alpha * matrix @ x in place, for x of shape (n,) or (n, k)."""
+    if x.dim() == 1:
+        y.addmv_(matrix, x, alpha=alpha)
+    elif x.shape[1] > _CPU_COLUMNS and x.device.type == "cpu":
+        y.add_(csr_product(matrix, x), alpha=alpha)
+    elif x.shape[1] == 1:
+        y[:, 0].addmv_(matrix, x[:, 0], alpha=alpha)
+    else:
+        y.addmm_(matrix, x, alpha=alpha)
+
+
 def sampled_product(pattern: Pattern, u: Tensor, v: Tensor) -> Tensor:
     """sum_k u[i, k] conj(v[j, k]) at the stored entries (i, j), shape (nnz,).
 

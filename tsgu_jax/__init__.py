@@ -9,6 +9,7 @@ except ModuleNotFoundError as error:
 
 from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
 from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
+from tsgu_jax import precond
 from tsgu_jax._direct import direct
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._pattern import Pattern
@@ -30,6 +31,7 @@ __all__ = [
     "gmres",
     "linear_cg",
     "minres",
+    "precond",
     "record",
     "solve",
 ]

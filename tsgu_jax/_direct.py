@@ -14,7 +14,7 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core._options import default_rtol
 from tsgu._core._status import recording
-from tsgu_jax import _factors
+from tsgu_jax import _factors, _host
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method, call, refuse_callable
 from tsgu_jax._products import Entries
@@ -45,12 +45,8 @@ class _DirectSystem:
     def __init__(self, matrix: SparseMatrix) -> None:
         self._values = matrix.values
         self._entries: Entries = matrix.pattern.entries
-        self._number = jax.pure_callback(
-            partial(_factors.factor, self._entries.shape),
-            jax.ShapeDtypeStruct((), jnp.int32),
-            *self._stored,
-            vmap_method="expand_dims",
-        )
+        factor = partial(_factors.factor, self._entries.shape)
+        self._number = _host.call(factor, jax.ShapeDtypeStruct((), jnp.int32), *self._stored)
 
     @property
     def _stored(self) -> tuple[Any, Any, Any]:
@@ -65,7 +61,7 @@ class _DirectSystem:
     def _solve(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
         columns = B.shape[1:]
         real = jnp.finfo(B.dtype).dtype
-        x, code, residual = jax.pure_callback(
+        x, code, residual = _host.call(
             partial(_factors.solve, self._entries.shape, transposed, B.ndim),
             (
                 jax.ShapeDtypeStruct(B.shape, B.dtype),
@@ -75,7 +71,6 @@ class _DirectSystem:
             self._number,
             *self._stored,
             B,
-            vmap_method="expand_dims",
         )
         target = jnp.asarray(default_rtol(float(jnp.finfo(B.dtype).eps)), real)
         return x, Outcome(code, None, residual, None, target, None)

@@ -2,9 +2,10 @@
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,15 @@ Array = npt.NDArray[Any]
 
 _MOST = 64
 _MOST_BYTES = 1 << 30
+_LEAST = 4
+"""Factors that are kept whatever their size: those that one program may use side by side."""
 
 
 @dataclass
-class _Factors:
+class Factors:
     """Factors of one matrix, None if it is singular; a solve may improve them, so one at a time."""
 
-    lu: Factorisation | None
+    lu: Any
     lock: Lock = field(default_factory=Lock)
 
 
@@ -33,21 +36,21 @@ class _Store:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._lock = Lock()
-        self._factors: OrderedDict[int, _Factors] = OrderedDict()
+        self._factors: OrderedDict[int, Factors] = OrderedDict()
 
-    def add(self, factors: _Factors) -> int:
+    def add(self, factors: Factors) -> int:
         with self._lock:
             number = next(self._numbers) % 2**31
         self.keep(number, factors)
         return number
 
-    def keep(self, number: int, factors: _Factors) -> None:
+    def keep(self, number: int, factors: Factors) -> None:
         with self._lock:
             self._factors[number] = factors
-            while len(self._factors) > 1 and (len(self._factors) > _MOST or self._bytes() > _MOST_BYTES):
+            while len(self._factors) > _LEAST and (len(self._factors) > _MOST or self._bytes() > _MOST_BYTES):
                 self._factors.popitem(last=False)
 
-    def find(self, number: int) -> _Factors | None:
+    def find(self, number: int) -> Factors | None:
         with self._lock:
             if number in self._factors:
                 self._factors.move_to_end(number)
@@ -57,7 +60,7 @@ class _Store:
         return sum(factors.lu.nbytes for factors in self._factors.values() if factors.lu is not None)
 
 
-_store = _Store()
+store = _Store()
 
 
 def factor(shape: tuple[int, int], values: Array, row: Array, col: Array) -> Array:
@@ -69,40 +72,61 @@ def factor(shape: tuple[int, int], values: Array, row: Array, col: Array) -> Arr
     lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1])
     numbers = np.empty(lead, np.int32)
     for index in np.ndindex(lead):
-        numbers[index] = _store.add(_factored(shape, *(_member(a, index, 1) for a in (values, row, col))))
+        numbers[index] = store.add(_factored(shape, *(member(a, index, 1) for a in (values, row, col))))
     return numbers
 
 
 def solve(
     shape: tuple[int, int], transposed: bool, ndim: int, number: Any, values: Any, row: Any, col: Any, b: Any
 ) -> tuple[Array, Array, Array]:
-    """Solve with the factors of these numbers: the solutions, and per column status and relative residual.
-
-    Batches of b over one matrix are laid side by side as columns.
-    """
-    number, values, row, col, b = (np.asarray(a) for a in (number, values, row, col, b))
-    lead = np.broadcast_shapes(number.shape, b.shape[: b.ndim - ndim])
-    own = b.shape[b.ndim - ndim :]
-    b = np.broadcast_to(b, (*lead, *own))
+    """Solve with the factors of these numbers: the solutions, and per column status and relative residual."""
+    values, row, col, b = (np.asarray(a) for a in (values, row, col, b))
+    members, b = parts(number, b, ndim)
     x = np.empty_like(b)
-    code = np.empty((*lead, *own[1:]), np.int32)
+    code = np.empty((*b.shape[: b.ndim - ndim], *b.shape[b.ndim - ndim + 1 :]), np.int32)
     residual = np.empty(code.shape, b.real.dtype)
-    number = number.reshape((1,) * (len(lead) - number.ndim) + number.shape)
-    for index in np.ndindex(number.shape):
-        place = tuple(slice(None) if size == 1 else i for i, size in zip(index, number.shape, strict=True))
-        part = b[place]
-        axis = part.ndim - ndim
-        columns = np.moveaxis(part, axis, 0)
-        stored = [_member(a, index, 1) for a in (values, row, col)]
-        solved, codes, residuals = _solve(
-            shape, transposed, int(number[index]), stored, columns.reshape(own[0], columns.size // own[0])
-        )
-        x[place] = np.moveaxis(solved.reshape(columns.shape), 0, axis)
-        code[place], residual[place] = codes.reshape(code[place].shape), residuals.reshape(code[place].shape)
+    for part in members:
+        stored = [member(a, part.member, 1) for a in (values, row, col)]
+        solved, codes, residuals = _solve(shape, transposed, part.number, stored, part.columns)
+        x[part.place] = part.restored(solved)
+        code[part.place] = codes.reshape(code[part.place].shape)
+        residual[part.place] = residuals.reshape(code[part.place].shape)
     return x, code, residual
 
 
-def _member(a: Array, index: tuple[int, ...], ndim: int) -> Array:
+class Part(NamedTuple):
+    """The members of a batch that share a factor, laid side by side as columns, (n, ...)."""
+
+    member: tuple[int, ...]
+    number: int
+    place: tuple[Any, ...]
+    columns: Array
+    shape: tuple[int, ...]
+    axis: int
+
+    def restored(self, columns: Array) -> Array:
+        return np.moveaxis(columns.reshape(self.shape), 0, self.axis)
+
+
+def parts(number: Any, b: Array, ndim: int) -> tuple[Iterator[Part], Array]:
+    """The parts of b with one factor each, and b with the leading dimensions of both."""
+    number = np.asarray(number)
+    lead = np.broadcast_shapes(number.shape, b.shape[: b.ndim - ndim])
+    b = np.broadcast_to(b, (*lead, *b.shape[b.ndim - ndim :]))
+    number = number.reshape((1,) * (len(lead) - number.ndim) + number.shape)
+
+    def each() -> Iterator[Part]:
+        for index in np.ndindex(number.shape):
+            place = tuple(slice(None) if size == 1 else i for i, size in zip(index, number.shape, strict=True))
+            axis = b[place].ndim - ndim
+            columns = np.moveaxis(b[place], axis, 0)
+            flat = columns.reshape(columns.shape[0], columns.size // max(1, columns.shape[0]))
+            yield Part(index, int(number[index]), place, flat, columns.shape, axis)
+
+    return each(), b
+
+
+def member(a: Array, index: tuple[int, ...], ndim: int) -> Array:
     """One member of a batch, where leading dimensions of size 1 are broadcast."""
     lead = a.shape[: a.ndim - ndim]
     used = index[len(index) - len(lead) :]
@@ -113,10 +137,10 @@ def _member(a: Array, index: tuple[int, ...], ndim: int) -> Array:
 def _solve(
     shape: tuple[int, int], transposed: bool, number: int, stored: list[Array], b: Array
 ) -> tuple[Array, Array, Array]:
-    factors = _store.find(number)
+    factors = store.find(number)
     if factors is None:
         factors = _factored(shape, *stored)
-        _store.keep(number, factors)
+        store.keep(number, factors)
     try:
         if factors.lu is None:
             raise SingularMatrixError
@@ -130,12 +154,21 @@ def _solve(
     return x.astype(b.dtype, copy=False), code, residual
 
 
-def _factored(shape: tuple[int, int], values: Array, row: Array, col: Array) -> _Factors:
+def _factored(shape: tuple[int, int], values: Array, row: Array, col: Array) -> Factors:
+    symbolic, values = canonical(shape, values, row, col)
+    if not np.isfinite(values).all():
+        return Factors(None)
+    try:
+        return Factors(Factorisation(symbolic, values))
+    except SingularMatrixError:
+        return Factors(None)
+
+
+def canonical(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tuple[_symbolic.Symbolic, Array]:
+    """The pattern and the values on it, from entries in any order, with repeats and with padding."""
     counts = (row < shape[0]) & (col < shape[1])
     if not counts.all():
         values, row, col = values[counts], row[counts], col[counts]
-    if not np.isfinite(values).all():
-        return _Factors(None)
     symbolic = _symbolic.from_coo(row, col, shape)
     if symbolic.merge is not None:
         merged = np.zeros(symbolic.nnz, values.dtype)
@@ -143,7 +176,4 @@ def _factored(shape: tuple[int, int], values: Array, row: Array, col: Array) -> 
         values = merged
     elif symbolic.order is not None:
         values = values[symbolic.order]
-    try:
-        return _Factors(Factorisation(symbolic, values))
-    except SingularMatrixError:
-        return _Factors(None)
+    return symbolic, values

@@ -16,6 +16,9 @@ from jax.tree_util import register_dataclass
 _PADDING = 1.5
 """Most places of a layout per stored entry, where bins can be merged; twice the entries is the bound in any case."""
 
+_SMALL = 1 << 16
+"""Places of a layout that are not worth saving."""
+
 _LONG_ROW = 64
 """Rows longer than this, and than four times the mean, are cut in pieces."""
 
@@ -65,10 +68,25 @@ class Rows:
 Layout = Diagonals | Rows
 
 
-def layout_of(indptr: npt.NDArray[Any], col: npt.NDArray[Any], index: npt.NDArray[Any], n: int) -> Layout:
-    """The layout for rows with the terms ``index[indptr[i] : indptr[i + 1]]`` in columns ``col`` out of n."""
+def layout_of(
+    indptr: npt.NDArray[Any],
+    col: npt.NDArray[Any],
+    index: npt.NDArray[Any],
+    n: int,
+    quick_to_compile: bool = False,
+) -> Layout:
+    """The layout for rows with the terms ``index[indptr[i] : indptr[i + 1]]`` in columns ``col`` out of n.
+
+    Bins cost two more passes over the rows, to join and to order them, and twice the time to compile:
+    ``quick_to_compile`` pads more before it makes bins.
+    """
     length = np.diff(indptr)
-    return _diagonals(length, col, index, n) or _rows(indptr[:-1], length, index)
+    diagonals = _diagonals(length, col, index, n)
+    if diagonals is not None:
+        return diagonals
+    if quick_to_compile and length.size * length.max(initial=0) <= max(index.size + 2 * length.size, _SMALL):
+        return Rows((_places(indptr[:-1], length, index, index.size),), None, None)
+    return _rows(indptr[:-1], length, index)
 
 
 def renumbered(layout: Layout, place: Any) -> Layout:

@@ -16,10 +16,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 from jax import Array, lax
 from jax.tree_util import register_dataclass
 
-from tsgu_jax._layout import Diagonals, Layout, Rows
+from tsgu_jax._layout import Diagonals, Layout, Rows, layout_of
 
 _UNROLL = 8
 """Terms of a layout in one compiled loop body: fewer passes over the result, and still quick to compile."""
@@ -61,7 +63,7 @@ class _ByDiagonals:
     below: int
     above: int
 
-    def apply(self, x: Array) -> Array:
+    def apply(self, x: Array, unroll: int) -> Array:
         count, rows = self.values.shape
         padded = jnp.pad(x, ((self.below, self.above), *((0, 0) for _ in x.shape[1:])))
 
@@ -70,7 +72,7 @@ class _ByDiagonals:
             value = _like(self.values[i], x)
             return jnp.where(value != 0, value * lax.dynamic_slice_in_dim(padded, self.start[i], rows), 0)
 
-        return _add_up(count, term)
+        return _add_up(count, term, unroll)
 
 
 @partial(register_dataclass, data_fields=["values", "columns", "layout"], meta_fields=["rows"])
@@ -83,9 +85,9 @@ class _ByRows:
     layout: Rows
     rows: int
 
-    def apply(self, x: Array) -> Array:
+    def apply(self, x: Array, unroll: int) -> Array:
         sums = [
-            _add_up(columns.shape[0], lambda i, v=values, c=columns: _like(v[i], x) * _take(x, c[i]))
+            _add_up(columns.shape[0], lambda i, v=values, c=columns: _like(v[i], x) * _take(x, c[i]), unroll)
             for values, columns in zip(self.values, self.columns, strict=True)
         ]
         return _assemble(sums, self.layout, jnp.zeros((self.rows, *x.shape[1:]), x.dtype))
@@ -101,7 +103,7 @@ class _BySegments:
     row: Array
     rows: int
 
-    def apply(self, x: Array) -> Array:
+    def apply(self, x: Array, unroll: int) -> Array:
         terms = _like(self.values, x) * x.at[self.columns].get(mode="fill", fill_value=0)
         return jax.ops.segment_sum(terms, self.row, self.rows, indices_are_sorted=True)
 
@@ -131,9 +133,25 @@ def operand(values: Array, entries: Entries, transposed: bool) -> Operand:
     return _ByRows(tuple(_take_or_zero(values, place) for place in layout.bins), columns, layout, rows)
 
 
-def apply(matrix: Operand, x: Array) -> Array:
+def host_operand(values: npt.NDArray[Any], indptr: npt.NDArray[Any], col: npt.NDArray[Any], n: int) -> Operand:
+    """The same for a CSR matrix in NumPy, with NumPy arrays in it: nothing is compiled."""
+    layout = layout_of(indptr, col, np.arange(col.size, dtype=col.dtype), n, quick_to_compile=True)
+
+    def at(places: Any) -> Any:
+        return np.append(values, values.dtype.type(0))[places]
+
+    if isinstance(layout, Diagonals):
+        return _ByDiagonals(at(layout.places), layout.start, layout.below, layout.above)
+    columns: list[Any] = []
+    for place in layout.bins:
+        inside, place = place < col.size, np.minimum(place, col.size - 1)
+        columns.append(np.where(inside, col[place], col[place[:1]]))
+    return _ByRows(tuple(map(at, layout.bins)), tuple(columns), layout, indptr.size - 1)
+
+
+def apply(matrix: Operand, x: Array, unroll: int = _UNROLL) -> Array:
     """The product with x of shape (n,) or (n, k)."""
-    return matrix.apply(x)
+    return matrix.apply(x, unroll)
 
 
 def entrywise(values: Array, x: Array, entries: Entries) -> Array:
@@ -181,10 +199,10 @@ def _take_or_zero(x: Array, index: Array) -> Array:
     return x.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
 
-def _add_up(width: int, term: Any) -> Array:
+def _add_up(width: int, term: Any, unroll: int = _UNROLL) -> Array:
     """The sum of term(i) for i < width."""
     first = term(0)
-    return first if width == 1 else lax.fori_loop(1, width, lambda i, y: y + term(i), first, unroll=min(width, _UNROLL))
+    return first if width == 1 else lax.fori_loop(1, width, lambda i, y: y + term(i), first, unroll=min(width, unroll))
 
 
 def _assemble(sums: list[Array], layout: Rows, empty: Array) -> Array:

@@ -45,7 +45,7 @@ def test_a_difference_between_backends_is_shown(tmp_path, tsgu, monkeypatch):
     original = _backend.load
 
     class Spoiled:
-        def differentiate(self, A, b, w, method, rtol):
+        def differentiate(self, A, b, w, method, rtol, precond):
             solution = original("jax").differentiate(A, b, w, method, rtol)
             return solution._replace(gradient=solution.gradient + 1e-3 * np.abs(solution.gradient).max())
 

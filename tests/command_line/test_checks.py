@@ -38,7 +38,7 @@ def test_a_method_for_symmetric_matrices_says_so_on_another(tmp_path, tsgu):
 def spoiled(change):
     """A backend whose solution is changed after the fact, and whose own reports are all well."""
 
-    def differentiate(A, b, w, method, rtol):
+    def differentiate(A, b, w, method, rtol, precond):
         return change(A.toarray(), b, w, _torch.differentiate(A, b, w, method, rtol))
 
     return SimpleNamespace(differentiate=differentiate)

@@ -45,6 +45,14 @@ dense_matrix = array
 """A dense matrix as a preconditioner."""
 
 
+def preconditioner(name: str, matrix: Any, *args: Any, **kwargs: Any) -> Any:
+    return getattr(tsgu_jax.precond, name)(matrix, *args, **kwargs)
+
+
+def applied(M: Any, v: np.ndarray) -> np.ndarray:
+    return np.asarray(M(array(v)))
+
+
 class Problem:
     """A system and a right-hand side as differentiable inputs of the package, in one layout and dtype."""
 

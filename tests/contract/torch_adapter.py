@@ -36,6 +36,14 @@ def dense_matrix(x: np.ndarray) -> torch.Tensor:
     return array(x)
 
 
+def preconditioner(name: str, matrix: Any, *args: Any, **kwargs: Any) -> Any:
+    return getattr(tsgu.precond, name)(matrix, *args, **kwargs)
+
+
+def applied(M: Any, v: np.ndarray) -> np.ndarray:
+    return M(array(v)).numpy()
+
+
 class Problem:
     """A system and a right-hand side as differentiable inputs of the package, in one layout and dtype."""
 

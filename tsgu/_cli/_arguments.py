@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tsgu._cli._errors import CommandError
+from tsgu._cli._precond import PRECONDITIONERS, SYMMETRIC, Precond
 
 METHODS = ("direct", "linear_cg", "minres", "bicgstab", "gmres")
 DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -24,7 +25,7 @@ Iterations are those of the forward and of the adjoint solve. The gradient error
 an independent solver; "allowed" is the error that the residuals, the finite difference and rounding explain. A check
 fails if a solve does not converge, if a residual, computed afresh, is above its target, or if the gradient error is
 above what is allowed. Where both backends run, "difference" is the largest relative difference between their solutions
-and gradients. Seconds of JAX include compilation.
+and gradients. Seconds of JAX include compilation, and those of both the set-up of a preconditioner.
 
 exit status: 0 if every check passes, 1 if one fails, 2 if the command cannot be carried out, 130 if interrupted
 """
@@ -40,15 +41,38 @@ class Arguments:
     rtol: float | None
     dtype: str | None
     backend: str | None
+    precond: str | None
+    block: int | None
     save: Path | None
     plot: Path | None
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods to run: the one named, else direct for a file, and all for the built-in problem."""
+        """The methods to run: the one named, else direct for a file, and all for the built-in problem.
+
+        With a preconditioner, GMRES for a file, and all that can use it for the built-in problem.
+        """
         if self.method is not None:
             return (self.method,)
-        return METHODS if self.matrix is None else ("direct",)
+        if self.precond is None:
+            return METHODS if self.matrix is None else ("direct",)
+        return tuple(m for m in METHODS if _obstacle(m, self.precond) is None) if self.matrix is None else ("gmres",)
+
+    @property
+    def preconditioner(self) -> Precond | None:
+        return None if self.precond is None else Precond(self.precond, _BLOCK if self.block is None else self.block)
+
+
+_BLOCK = 4
+
+
+def _obstacle(method: str, precond: str) -> str | None:
+    """Why a method cannot use a preconditioner."""
+    if method == "direct":
+        return "direct takes no preconditioner; choose a Krylov method"
+    if precond == "ilu" and method in SYMMETRIC:
+        return f"ilu is not symmetric, which {method} needs; use bicgstab or gmres"
+    return None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,16 +136,46 @@ def parse(argv: Sequence[str] | None) -> Arguments:
         help=f"one of {', '.join(BACKENDS)}; by default both where JAX is installed",
     )
     parser.add_argument(
+        "--precond",
+        type=_precond,
+        metavar="P",
+        help=f"precondition by one of {', '.join(PRECONDITIONERS)}; by default METHOD is then gmres for MATRIX, and "
+        "all that can use it for the built-in problem",
+    )
+    parser.add_argument(
+        "--block", type=_rows, metavar="N", help=f"rows of a block of block_jacobi; by default {_BLOCK}"
+    )
+    parser.add_argument(
         "--save", type=Path, metavar="X.npy", help="write the solution (of the first method, where several run)"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the residual after each step")
-    return Arguments(**vars(parser.parse_args(argv)))
+    arguments = Arguments(**vars(parser.parse_args(argv)))
+    if arguments.block is not None and arguments.precond != "block_jacobi":
+        raise CommandError("argument --block: is for --precond block_jacobi")
+    if arguments.precond is not None and arguments.method is not None:
+        obstacle = _obstacle(arguments.method, arguments.precond)
+        if obstacle is not None:
+            raise CommandError(f"argument --precond: {obstacle}")
+    return arguments
 
 
 def _method(text: str) -> str:
     if text not in METHODS:
         raise argparse.ArgumentTypeError(f"unknown method {text!r}; the methods are {', '.join(METHODS)}")
     return text
+
+
+def _precond(text: str) -> str:
+    if text not in PRECONDITIONERS:
+        known = ", ".join(PRECONDITIONERS)
+        raise argparse.ArgumentTypeError(f"unknown preconditioner {text!r}; the preconditioners are {known}")
+    return text
+
+
+def _rows(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1; got {text!r}")
+    return int(text)
 
 
 def _dtype(text: str) -> str:

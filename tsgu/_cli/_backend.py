@@ -8,6 +8,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tsgu._cli._errors import CommandError, reason
+from tsgu._cli._precond import Precond
 
 Array = npt.NDArray[Any]
 
@@ -30,11 +31,13 @@ class Solution(NamedTuple):
 class Backend(Protocol):
     """A module in ``tsgu._cli``. What it solves is found in ``tsgu.record()``, and what fails to converge warned of."""
 
-    def differentiate(self, A: sp.csr_array, b: Array, w: Array, method: str, rtol: float) -> Solution:
-        """Solve by a method, and differentiate.
+    def differentiate(
+        self, A: sp.csr_array, b: Array, w: Array, method: str, rtol: float, precond: Precond | None = None
+    ) -> Solution:
+        """Solve by a method, with a preconditioner if one is asked for, and differentiate.
 
         A is canonical (row-major, no repeats) and has the dtype of b and w, in which everything is computed. Raises
-        :class:`numpy.linalg.LinAlgError` if A is singular.
+        :class:`numpy.linalg.LinAlgError` if A is singular, and CommandError if it has no such preconditioner.
         """
         ...
 

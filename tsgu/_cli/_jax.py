@@ -9,14 +9,18 @@ import scipy.sparse as sp
 from jax.experimental.sparse import BCOO
 
 import tsgu_jax
+from tsgu._cli import _precond
 from tsgu._cli._backend import Array, Solution
+from tsgu._cli._precond import Precond
 
 _METHODS: dict[str, Any] = {
     m.name: m for m in (tsgu_jax.direct, tsgu_jax.linear_cg, tsgu_jax.minres, tsgu_jax.bicgstab, tsgu_jax.gmres)
 }
 
 
-def differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float) -> Solution:
+def differentiate(
+    A: sp.csr_array, b: Array, w: Array, method: str, rtol: float, precond: Precond | None = None
+) -> Solution:
     """See :class:`tsgu._cli._backend.Backend`. A singular A gives NaN and a report, not an exception."""
     options: dict[str, Any] = {} if method == "direct" else {"rtol": rtol}
     entries = A.tocoo()
@@ -28,6 +32,9 @@ def differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float)
         return jnp.sum(w.conj() * x).real, x
 
     with jax.enable_x64(True):
+        if precond is not None:
+            given = BCOO((jnp.asarray(A.data), jnp.asarray(indices)), shape=A.shape)
+            options["M"] = _precond.build(tsgu_jax.precond, given, precond, A.dtype.kind == "c")
         try:
             gradients, x = jax.grad(loss, (0, 1), has_aux=True)(jnp.asarray(A.data), jnp.asarray(b))
             gradient, adjoint, x = jax.block_until_ready((*gradients, x))

@@ -82,7 +82,7 @@ def run(problem: Problem, method: str, name: str, backend: Backend, against: Ref
         warnings.simplefilter("always")  # all are told below, in the command's own way
         began = time.perf_counter()
         try:
-            solution = backend.differentiate(problem.A, problem.b, problem.w, method, problem.rtol)
+            solution = backend.differentiate(problem.A, problem.b, problem.w, method, problem.rtol, problem.precond)
         except np.linalg.LinAlgError as error:
             raise CommandError(f"{problem.title}: the matrix is singular to {method} in {problem.A.dtype}") from error
         seconds = time.perf_counter() - began

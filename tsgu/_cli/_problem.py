@@ -11,6 +11,7 @@ from tsgu._cli._arguments import Arguments
 from tsgu._cli._errors import CommandError
 from tsgu._cli._files import read_matrix, read_rhs
 from tsgu._cli._heat import heat_conduction
+from tsgu._cli._precond import Precond
 from tsgu._core import _wording
 from tsgu._core._options import default_rtol
 
@@ -26,6 +27,7 @@ class Problem:
     b: Array
     w: Array
     rtol: float
+    precond: Precond | None = None
 
 
 def build(arguments: Arguments) -> Problem:
@@ -54,7 +56,7 @@ def build(arguments: Arguments) -> Problem:
     _check_finite(f"{title} in {dtype}", "b", b)
     w = gaussian(np.random.default_rng(0), b.shape, dtype)
     rtol = default_rtol(float(np.finfo(dtype).eps)) if arguments.rtol is None else arguments.rtol
-    return Problem(title, A, b, w, rtol)
+    return Problem(title, A, b, w, rtol, arguments.preconditioner)
 
 
 def gaussian(random: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

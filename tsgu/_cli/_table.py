@@ -22,9 +22,12 @@ _BOTH = ("backend", "difference")
 
 def title(problem: Problem, condition: float) -> str:
     """The line above the table."""
+    name, block = problem.precond or ("", 0)
+    rows = f" of {block} rows" if name == "block_jacobi" else ""
     return (
         f"{problem.title}: {problem.A.dtype}, right-hand side of shape {problem.b.shape}, rtol {problem.rtol:.1e}, "
         f"condition number {condition:.1e} (componentwise)"
+        f"{name and f', preconditioner {name}{rows}'}"
     )
 
 

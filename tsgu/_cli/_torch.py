@@ -6,8 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+import tsgu
 from tsgu import bicgstab, direct, gmres, linear_cg, minres, sparse_generic_solve
+from tsgu._cli import _precond
 from tsgu._cli._backend import Array, Solution
+from tsgu._cli._precond import Precond
 
 _METHODS: dict[str, Any] = {m.name: m for m in (direct, linear_cg, minres, bicgstab, gmres)}
 
@@ -19,17 +22,19 @@ torch.autograd.grad(_one.exp(), _one, torch.ones(1))
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
-def differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float) -> Solution:
+def differentiate(
+    A: sp.csr_array, b: Array, w: Array, method: str, rtol: float, precond: Precond | None = None
+) -> Solution:
     """See :class:`tsgu._cli._backend.Backend`."""
     try:
-        return _differentiate(A, b, w, method, rtol)
+        return _differentiate(A, b, w, method, rtol, precond)
     except RuntimeError as error:  # torch has no class of its own for host memory, only the words
         if any(words in str(error).lower() for words in _NO_MEMORY):
             raise MemoryError(str(error)) from error
         raise
 
 
-def _differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float) -> Solution:
+def _differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float, precond: Precond | None) -> Solution:
     entries = A.tocoo()
     indices = torch.from_numpy(np.stack((entries.row, entries.col)).astype(np.int64))
     matrix = torch.sparse_coo_tensor(
@@ -38,6 +43,8 @@ def _differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float
     rhs = torch.from_numpy(b).requires_grad_()
     # direct aims at rounding level, whatever is asked, and has no such argument
     options: dict[str, Any] = {} if method == "direct" else {"rtol": rtol}
+    if precond is not None:
+        options["M"] = _precond.build(tsgu.precond, matrix, precond, matrix.is_complex())
     try:
         x = sparse_generic_solve(matrix, rhs, solve=_METHODS[method], **options)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # exported, but not in torch's __all__

@@ -98,3 +98,33 @@ def transpose_of_a(method: str) -> str:
         f"A must have a transpose where {method} is differentiated; got a callable without .T. "
         "Give A as a sparse matrix, or as an object with __call__ and .T."
     )
+
+
+def zero_diagonal(name: str, first: int, count: int) -> str:
+    return (
+        f"A must have no zero on its diagonal for {name}; got {count}, the first in row {first}. "
+        "Reorder the equations, or use ilu."
+    )
+
+
+def singular_block(first: int, rows: tuple[int, int], count: int) -> str:
+    return (
+        f"A must have nonsingular diagonal blocks for block_jacobi; got {count} singular, the first is block {first}, "
+        f"rows {rows[0]} to {rows[1] - 1}. Choose another block size, or use ilu."
+    )
+
+
+def shape_of_m(n: int, got: tuple[int, ...], device: object = None, got_device: object = None) -> str:
+    wanted, found = ("", "") if device is None else (f" on {device}", f" on {got_device}")
+    return f"M must be an ({n}, {n}) matrix{wanted}, or a callable; got {got}{found}."
+
+
+def complex_m(got: object) -> str:
+    return f"M must be real for a real system; got {got}."
+
+
+def one_matrix(shape: tuple[int, ...]) -> str:
+    return (
+        f"A must be one matrix, with values of shape (nnz,); got a batch, {shape}. "
+        "Build the preconditioner of one member, or of their mean."
+    )

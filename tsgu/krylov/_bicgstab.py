@@ -92,6 +92,7 @@ def bicgstab(
         Largest number of steps, of two products each; 10 n by default.
     M : Tensor, SparseMatrix or callable, optional
         Preconditioner, an approximation of the inverse of A. The adjoint needs ``M.T``. Not differentiated.
+        See :mod:`tsgu.precond`.
     settings : BICGSTABSettings, optional
         ``maxiter``, ``atol``, ``rtol`` and ``M`` in other words.
 

@@ -77,6 +77,7 @@ def linear_cg(
         Largest number of steps; 10 n by default.
     M : Tensor, SparseMatrix or callable, optional
         Preconditioner, Hermitian positive definite, an approximation of the inverse of A. Not differentiated.
+        See :mod:`tsgu.precond`.
     settings : LinearCGSettings, optional
         ``maxiter`` and ``rtol`` in other words.
 

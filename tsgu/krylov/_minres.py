@@ -147,6 +147,7 @@ def minres(
         Largest number of steps; 10 n by default.
     M : Tensor, SparseMatrix or callable, optional
         Preconditioner, Hermitian positive definite, an approximation of the inverse of A. Not differentiated.
+        See :mod:`tsgu.precond`.
     settings : MINRESSettings, optional
         ``maxiter`` and ``rtol`` in other words.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tsgu import _products
 from tsgu._core import _wording
 from tsgu._matrix import SparseMatrix
+from tsgu._precond import _base
 
 Apply = Callable[[Tensor], Tensor]
 """v -> M v."""
@@ -112,11 +113,11 @@ def preconditioner(M: Any, n: int, dtype: torch.dtype, device: torch.device) -> 
     """
     if M is None:
         return _identity
+    if isinstance(M, _base.Preconditioner):
+        return M.ready(n, dtype, device).apply
     if isinstance(M, SparseMatrix | Tensor):
         if tuple(M.shape) != (n, n) or M.device != device:
-            raise ValueError(
-                f"M must be a ({n}, {n}) matrix on {device}, or a callable; got {tuple(M.shape)} on {M.device}."
-            )
+            raise ValueError(_wording.shape_of_m(n, tuple(M.shape), device, M.device))
         if isinstance(M, Tensor) and M.layout == torch.strided:
             dense = M.detach().to(dtype)
             return lambda v: dense @ v

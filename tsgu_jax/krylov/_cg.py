@@ -81,6 +81,7 @@ def linear_cg(
         Largest number of steps; 10 n by default.
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
         Preconditioner, Hermitian positive definite, an approximation of the inverse of A. Not differentiated.
+        See :mod:`tsgu_jax.precond`.
     settings : LinearCGSettings, optional
         ``maxiter`` and ``rtol`` in other words.
 

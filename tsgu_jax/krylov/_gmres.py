@@ -141,7 +141,7 @@ def gmres(
         Largest number of inner steps, of one product each; 10 n by default.
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
         Preconditioner, an approximation of the inverse of A; it may change from step to step, as an inner iteration
-        does. The adjoint needs ``M.T``. Not differentiated.
+        does. The adjoint needs ``M.T``. Not differentiated. See :mod:`tsgu_jax.precond`.
     restart : int, optional
         Steps of a cycle, 30 by default. Memory is ``restart`` vectors, twice that with ``M``.
 

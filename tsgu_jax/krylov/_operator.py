@@ -16,6 +16,7 @@ from jax.tree_util import register_dataclass
 from tsgu._core import _wording
 from tsgu_jax import _checks, _products
 from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._precond import _base
 
 Apply = Callable[[Array], Array]
 
@@ -95,7 +96,7 @@ class CallableOperator:
 register_dataclass(CallableOperator, data_fields=[], meta_fields=["function", "hermitian"])
 
 Operator = MatrixOperator | CallableOperator
-Preconditioner = MatrixOperator | DenseOperator | CallableOperator
+Preconditioner = MatrixOperator | DenseOperator | CallableOperator | _base.Preconditioner
 
 
 def transposed(function: Any, hermitian: bool) -> Any | None:
@@ -122,9 +123,11 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
     """
     if M is None:
         return None
+    if isinstance(M, _base.Preconditioner):
+        return M.ready(n, dtype)
     if isinstance(M, BCOO | BCSR | SparseMatrix) or _checks.is_array(M):
         if tuple(M.shape) != (n, n):
-            raise ValueError(f"M must be a ({n}, {n}) matrix, or a callable; got {tuple(M.shape)}.")
+            raise ValueError(_wording.shape_of_m(n, tuple(M.shape)))
         if _checks.is_array(M):
             return DenseOperator(stop_gradient(_checks.as_array("M", M).astype(dtype)))
         sparse = M if isinstance(M, SparseMatrix) else SparseMatrix.from_bcoo(M)

@@ -1,0 +1,1 @@
+"""Preconditioners; their public names are in ``tsgu_jax.precond``."""
