@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tsgu._direct import direct
     from tsgu._matrix import Pattern, SparseMatrix
     from tsgu._solve import sparse_generic_solve
+    from tsgu._triangular import sparse_triangular_solve
     from tsgu.krylov import bicgstab, gmres, linear_cg, minres
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "precond",
     "record",
     "sparse_generic_solve",
+    "sparse_triangular_solve",
 ]
 
 _HOME = {
@@ -38,6 +40,7 @@ _HOME = {
     "tsgu._direct": ("direct",),
     "tsgu._matrix": ("Pattern", "SparseMatrix"),
     "tsgu._solve": ("sparse_generic_solve",),
+    "tsgu._triangular": ("sparse_triangular_solve",),
     "tsgu.krylov": ("bicgstab", "gmres", "linear_cg", "minres"),
 }
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
-def check_tensor_matrix(A: Any) -> None:
-    """A sparse COO or CSR matrix; the layout is judged before the shape."""
+def check_tensor_matrix(A: Any, batches: bool = False) -> None:
+    """A sparse COO or CSR matrix, or a batch where that is taken; the layout is judged before the shape."""
     if not isinstance(A, Tensor):
         raise ValueError(_wording.not_a("A", "a sparse torch.Tensor (COO or CSR) or a SparseMatrix", A))
     if A.layout not in (torch.sparse_coo, torch.sparse_csr):
@@ -29,10 +29,11 @@ def check_tensor_matrix(A: Any) -> None:
         raise TypeError(_wording.layout("A", "sparse COO or CSR", str(A.layout), remedy))
     if _functorch.is_batchedtensor(A):
         raise NotImplementedError(_wording.vmap_of_sparse_tensor())
-    if A.dim() - A.dense_dim() != 2:
-        raise ValueError(_wording.not_matrix(tuple(A.shape), str(A.layout)))
+    if A.dim() - A.dense_dim() not in ((2, 3) if batches else (2,)):
+        words = _wording.not_matrix_or_batch if batches else _wording.not_matrix
+        raise ValueError(words(tuple(A.shape), str(A.layout)))
     if A.dense_dim():
-        raise ValueError(_wording.hybrid(tuple(A.shape[2:])))
+        raise ValueError(_wording.hybrid(tuple(A.shape[A.dim() - A.dense_dim() :])))
 
 
 def check_square(shape: tuple[int, ...], kind: str) -> None:
@@ -129,6 +130,20 @@ def check_values(values: Any, pattern: Pattern) -> None:
             f"values must be on the device of the pattern, {pattern.device}; got {values.device}. "
             "Move the pattern by pattern.to(device)."
         )
+
+
+def check_members(nnz: int, given: int) -> None:
+    """A batch in CSR has as many entries in each member, which the sum of repeated ones would not."""
+    if nnz != given:
+        raise ValueError(
+            f"A must store each position once in a batch in layout torch.sparse_csr; got {given - nnz} repeated of "
+            f"{given} entries. Give the batch in COO."
+        )
+
+
+def check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(_wording.flag(name, value))
 
 
 def check_convertible(A: Any) -> None:

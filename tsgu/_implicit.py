@@ -51,12 +51,13 @@ class System(Protocol):
         ...
 
 
-def solve(values: Tensor | None, b: Tensor, x0: Tensor | None, system: System) -> Tensor:
-    """Solve A x = b for A given by values on ``system.pattern``; differentiable in values and b, to any order.
+def solve(values: Tensor | None, b: Tensor, x0: Tensor | None, system: System, transposed: bool = False) -> Tensor:
+    """Solve A x = b, or A^T x = b, for A given by values on ``system.pattern``; differentiable in values and b, to any
+    order.
 
     ``values`` is None for a matrix that is only a callable.
     """
-    return _apply(_Solve, values, b, x0, system, False, True)
+    return _apply(_Solve, values, b, x0, system, transposed, True)
 
 
 def product(values: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
@@ -74,9 +75,14 @@ def extract(A: Tensor, pattern: Pattern) -> Tensor:
     return _apply(_Extract, A, pattern)
 
 
-def assemble(values: Tensor, pattern: Pattern, layout: torch.layout, index: torch.dtype) -> Tensor:
-    """The sparse tensor with these values; the inverse of :func:`extract`."""
-    return _apply(_Assemble, values, pattern, layout, index)
+def assemble(
+    values: Tensor, pattern: Pattern, layout: torch.layout, index: torch.dtype, members: int | None = None
+) -> Tensor:
+    """The sparse tensor with these values; the inverse of :func:`extract`.
+
+    ``members`` are those of a batch, whose pattern is block-diagonal.
+    """
+    return _apply(_Assemble, values, pattern, layout, index, members)
 
 
 class _Solve(Function):
@@ -218,12 +224,12 @@ class _Extract(Function):
     @staticmethod
     def forward(A: Tensor, pattern: Pattern) -> Tensor:
         given = A._values() if A.layout == torch.sparse_coo else A.values()
-        return pattern.gather(given.detach())
+        return pattern.gather(given.detach().flatten())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
         A, ctx.pattern = inputs
-        ctx.layout = A.layout
+        ctx.layout, ctx.members = A.layout, A.shape[0] if A.dim() == 3 else None
         ctx.index = torch.int64 if A.layout == torch.sparse_coo else A.col_indices().dtype
         ctx.set_materialize_grads(False)
 
@@ -233,22 +239,26 @@ class _Extract(Function):
         if g is None:
             return None, None
         _origin.warn_if_second_order_is_lost(ctx, g)
-        return assemble(g, ctx.pattern, ctx.layout, ctx.index), None
+        return assemble(g, ctx.pattern, ctx.layout, ctx.index, ctx.members), None
 
 
 class _Assemble(Function):
     @staticmethod
-    def forward(values: Tensor, pattern: Pattern, layout: torch.layout, index: torch.dtype) -> Tensor:
+    def forward(
+        values: Tensor, pattern: Pattern, layout: torch.layout, index: torch.dtype, members: int | None
+    ) -> Tensor:
         values = _plain(values).clone()  # a result may not share memory with an input
         if layout == torch.sparse_coo:
-            indices = torch.stack((pattern.row, pattern.col)).to(index)
-            return torch.sparse_coo_tensor(indices, values, pattern.shape, is_coalesced=True, check_invariants=False)
-        crow, col = pattern.crow.to(index, copy=True), pattern.col.to(index, copy=True)
-        return torch.sparse_csr_tensor(crow, col, values, pattern.shape, check_invariants=False)
+            place, shape = pattern.coordinates(members)
+            indices = torch.stack(place).to(index)
+            return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False)
+        crow, col, shape = pattern.compressed(members)
+        crow, col = crow.to(index, copy=True), col.to(index, copy=True)
+        return torch.sparse_csr_tensor(crow, col, values.reshape(col.shape), shape, check_invariants=False)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
-        _, ctx.pattern, _, _ = inputs
+        _, ctx.pattern, _, _, ctx.members = inputs
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -258,11 +268,11 @@ class _Assemble(Function):
         (g,) = grads
         grad_values = None
         if g is not None and g.layout == torch.strided:
-            grad_values = g[ctx.pattern.row, ctx.pattern.col]
+            grad_values = g[ctx.pattern.coordinates(ctx.members)[0]]
         elif g is not None and g._nnz():  # without entries: a gradient that was never asked for
             given = pattern_of(g)
             grad_values = ctx.pattern.pick(extract(g, given), given)
-        return grad_values, None, None, None
+        return grad_values, None, None, None, None
 
 
 def _apply(function: Any, *args: Any) -> Tensor:

@@ -102,6 +102,23 @@ class Pattern:
         device = torch.device(device)
         return self if device == self.device else Pattern._of(self.symbolic, device)
 
+    def coordinates(self, members: int | None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Indices and shape of a COO tensor: (row, col), or (member, row, col) if members are diagonal blocks."""
+        if members is None:
+            return (self.row, self.col), self.shape
+        size = self.shape[0] // max(members, 1)
+        return (self.row // max(size, 1), self.row % max(size, 1), self.col % max(size, 1)), (members, size, size)
+
+    def compressed(self, members: int | None) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Row pointers, columns and shape of a CSR tensor; with a leading dimension if members are diagonal blocks."""
+        if members is None:
+            return self.crow, self.col, self.shape
+        size, nnz = self.shape[0] // max(members, 1), self.nnz // max(members, 1)
+        first = nnz * torch.arange(members, dtype=self.crow.dtype, device=self.device).unsqueeze(1)
+        inside = torch.arange(size + 1, dtype=self.crow.dtype, device=self.device)
+        crow = self.crow[size * torch.arange(members, device=self.device).unsqueeze(1) + inside] - first
+        return crow, (self.col % max(size, 1)).reshape(members, nnz), (members, size, size)
+
     def gather(self, given: Tensor) -> Tensor:
         """Values in the order that the pattern was built from, (..., nse), brought to its own, (..., nnz).
 
@@ -320,12 +337,29 @@ class SparseMatrix:
 
 
 def pattern_of(A: Tensor) -> Pattern:
-    """The pattern of a sparse COO or CSR tensor."""
+    """The pattern of a sparse COO or CSR tensor; of a batch of square ones, with the members as diagonal blocks."""
+    A = A.detach()
+    if A.dim() == 3:
+        return _pattern_of_batch(A)
     shape = (A.shape[0], A.shape[1])
     if A.layout == torch.sparse_coo:
-        row, col = A.detach()._indices()
+        row, col = A._indices()
         return Pattern(row, col, shape)
-    return Pattern.from_csr(A.detach().crow_indices(), A.detach().col_indices(), shape)
+    return Pattern.from_csr(A.crow_indices(), A.col_indices(), shape)
+
+
+def _pattern_of_batch(A: Tensor) -> Pattern:
+    members, size, _ = A.shape
+    shape = (members * size, members * size)
+    if A.layout == torch.sparse_coo:
+        member, row, col = A._indices()
+        return Pattern(member * size + row, member * size + col, shape)
+    crow, col = A.crow_indices().long(), A.col_indices().long()
+    member, nnz = torch.arange(members, device=A.device).unsqueeze(1), col.shape[1]
+    crow = torch.cat([(crow[:, :-1] + member * nnz).flatten(), crow.new_tensor([members * nnz])])
+    pattern = Pattern.from_csr(crow, (col + member * size).flatten(), shape)
+    _checks.check_members(pattern.nnz, members * nnz)
+    return pattern
 
 
 def _host(indices: Tensor) -> Any:

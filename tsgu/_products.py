@@ -22,7 +22,7 @@ _ACCELERATOR_BLOCK = 1 << 24
 
 def csr(values: Tensor, pattern: Pattern) -> Tensor:
     """Values on a pattern as a torch CSR tensor that shares their memory where it can."""
-    _hear_beta_warning()
+    hear_beta_warning()
     return torch.sparse_csr_tensor(
         pattern.crow, pattern.col, values.contiguous(), pattern.shape, check_invariants=False
     )
@@ -74,7 +74,7 @@ def sampled_product(pattern: Pattern, u: Tensor, v: Tensor) -> Tensor:
 
 
 @cache
-def _hear_beta_warning() -> None:
+def hear_beta_warning() -> None:
     """Take torch's once-a-process notice that CSR is in beta, which a user who never asked for CSR cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -146,7 +146,7 @@ def differentiable(
     """Check, bring A to values on a pattern, and apply the rule. A bare callable A comes from a method alone."""
     matrix_free = isinstance(solve, Method) and callable(A) and not isinstance(A, Tensor)
     if not matrix_free:
-        _check_system(A, B)
+        check_system(A, B)
     else:
         _checks.check_rhs(B, B.shape[0] if isinstance(B, Tensor) and B.dim() else 0, None)
     _checks.check_dtype("B", B)
@@ -156,7 +156,7 @@ def differentiable(
     if matrix_free:
         x0 = None if x0 is None else _checks.start(x0, B)
         return _implicit.solve(None, B, x0, LinearSystem(plan, None, A))
-    values, pattern, given = _decompose(A)
+    values, pattern, given = decompose(A)
     values, B = _checks.promote(values, B)
     values = values.resolve_conj().contiguous()  # once, so that the adjoint finds what was prepared for this memory
     x0 = None if x0 is None else _checks.start(x0, B)
@@ -169,12 +169,13 @@ def differentiable(
     return batched(values, B, x0)
 
 
-def _check_system(A: Any, B: Any) -> None:
+def check_system(A: Any, B: Any, batches: bool = False) -> None:
+    """Layout, shape, dtype and device, in this order; ``batches`` takes a batch of sparse tensors too."""
     if isinstance(A, SparseMatrix):
         kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
     else:
-        _checks.check_tensor_matrix(A)
-        kind, batch = str(A.layout), None
+        _checks.check_tensor_matrix(A, batches)
+        kind, batch = str(A.layout), A.shape[0] if A.dim() == 3 else None
     if isinstance(B, Tensor) and B.layout != torch.strided:
         _checks.check_rhs(B, 0, None)
     _checks.check_square(tuple(A.shape), kind)
@@ -183,7 +184,7 @@ def _check_system(A: Any, B: Any) -> None:
     _checks.check_devices(A.device, B.device)
 
 
-def _decompose(A: Tensor | SparseMatrix) -> tuple[Tensor, Pattern, Tensor | None]:
+def decompose(A: Tensor | SparseMatrix) -> tuple[Tensor, Pattern, Tensor | None]:
     """Differentiable values, the pattern, and the tensor as given."""
     if isinstance(A, SparseMatrix):
         return A.values, A.pattern, None

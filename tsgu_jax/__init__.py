@@ -14,6 +14,7 @@ from tsgu_jax._direct import direct
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._pattern import Pattern
 from tsgu_jax._solve import solve
+from tsgu_jax._triangular import triangular_solve
 from tsgu_jax.krylov import bicgstab, gmres, linear_cg, minres
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "precond",
     "record",
     "solve",
+    "triangular_solve",
 ]
 
 del _jax

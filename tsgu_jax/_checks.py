@@ -38,18 +38,19 @@ def as_array(name: str, x: Any) -> Array:
     return jnp.asarray(x)
 
 
-def check_sparse_matrix(A: Any) -> None:
-    """A sparse BCOO or BCSR matrix; the layout is judged before the shape."""
+def check_sparse_matrix(A: Any, batches: bool = False) -> None:
+    """A sparse BCOO or BCSR matrix, or a batch where that is taken; the layout is judged before the shape."""
     if not isinstance(A, BCOO | BCSR):
         if not (isinstance(A, JAXSparse) or is_array(A)):
             raise ValueError(_wording.not_a("A", "a BCOO, a BCSR or a SparseMatrix", A))
         kind = type(A).__name__ if isinstance(A, JAXSparse) else "dense"
         raise TypeError(_wording.layout("A", "BCOO or BCSR", kind, "Convert it, for example by BCOO.fromdense(A)."))
-    if A.ndim - A.n_dense != 2:
-        raise ValueError(_wording.not_matrix(tuple(A.shape), type(A).__name__))
+    if A.ndim - A.n_dense not in ((2, 3) if batches else (2,)):
+        words = _wording.not_matrix_or_batch if batches else _wording.not_matrix
+        raise ValueError(words(tuple(A.shape), type(A).__name__))
     if A.n_dense:
-        raise ValueError(_wording.hybrid(tuple(A.shape[2:])))
-    if A.n_batch:
+        raise ValueError(_wording.hybrid(tuple(A.shape[A.ndim - A.n_dense :])))
+    if A.n_batch and not (batches and A.n_batch == 1 and A.ndim == 3):
         kind = f"{type(A).__name__} with n_batch={A.n_batch}"
         raise TypeError(
             _wording.layout("A", "BCOO or BCSR with n_batch=0", kind, "Use bcoo_update_layout(A, n_batch=0).")
@@ -134,6 +135,11 @@ def solution(name: str, x: Any, B: Array) -> Array:
     if jnp.iscomplexobj(x) and not jnp.iscomplexobj(B):
         raise TypeError(_wording.result(name, f"{expected} and dtype {B.dtype}", str(x.dtype)))
     return jnp.asarray(x).astype(B.dtype)
+
+
+def check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(_wording.flag(name, value))
 
 
 def check_positions(row: Any, col: Any) -> None:

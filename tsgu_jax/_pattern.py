@@ -179,8 +179,11 @@ def _transposed(entries: Entries) -> Entries:
 
 
 def pattern_of(A: BCOO | BCSR) -> Pattern:
-    """The pattern of a ``BCOO`` or ``BCSR``, found again where its index arrays have been seen before."""
-    shape = (A.shape[0], A.shape[1])
+    """The pattern of a ``BCOO`` or ``BCSR``, found again where its index arrays have been seen before.
+
+    That of a batch of square ones has the members as diagonal blocks.
+    """
+    shape = (A.shape[0], A.shape[1]) if A.ndim == 2 else (A.shape[0] * A.shape[1],) * 2
     sources = (A.indices,) if isinstance(A, BCOO) else (A.indices, A.indptr)
 
     def build() -> Pattern:
@@ -194,17 +197,49 @@ def pattern_of(A: BCOO | BCSR) -> Pattern:
             row, col = row[counted], col[counted]
         return Pattern._of(_symbolic.from_coo(row, col, shape), counted)
 
-    return cached(sources, shape, build)
+    return cached(sources, tuple(A.shape), build)
+
+
+def data_of(A: BCOO | BCSR) -> Array:
+    """The entries as a vector in the order of :func:`positions`."""
+    members = () if A.n_batch == 0 else A.shape[:1]
+    return jnp.broadcast_to(A.data, (*members, A.nse)).reshape(-1)
 
 
 def positions(A: BCOO | BCSR) -> tuple[Any, Any]:
     """Row and column of each entry of a ``BCOO`` or ``BCSR``; past the end for padding."""
+    return _positions(A) if A.ndim == 2 else _positions_in_batch(A)
+
+
+def _positions(A: BCOO | BCSR) -> tuple[Any, Any]:
     if isinstance(A, BCOO):
         indices = A.indices if _checks.is_traced(A.indices) else np.asarray(A.indices)
         return indices[:, 0], indices[:, 1]
     numeric: Any = jnp if _checks.is_traced(A.indices, A.indptr) else np
     indptr = A.indptr if numeric is jnp else np.asarray(A.indptr)
     return numeric.searchsorted(indptr[1:], numeric.arange(A.nse), side="right"), A.indices
+
+
+def _positions_in_batch(A: BCOO | BCSR) -> tuple[Any, Any]:
+    """The same with the members of a batch as diagonal blocks."""
+    members, size, _ = A.shape
+    traced = _checks.is_traced(A.indices, *([A.indptr] if isinstance(A, BCSR) else []))
+    numeric: Any = jnp if traced else np
+    indices = A.indices if traced else np.asarray(A.indices)
+    indices = indices.astype(np.promote_types(indices.dtype, np.int32) if traced else np.int64)  # rows of all members
+    member = numeric.arange(members, dtype=indices.dtype)[:, None]
+    if isinstance(A, BCSR):
+        indptr = A.indptr if traced else np.asarray(A.indptr)
+        entries = numeric.arange(A.nse, dtype=indices.dtype)
+        row = numeric.stack([numeric.searchsorted(pointers[1:], entries, side="right") for pointers in indptr])
+        row, col, member = numeric.broadcast_arrays(row, indices, member)
+    elif A.n_batch:
+        row, col, member = numeric.broadcast_arrays(indices[..., 0], indices[..., 1], member)
+    else:
+        member, row, col = indices.T
+    counts = (member < members) & (row < size) & (col < size)
+    place = (numeric.where(counts, member * size + i, members * size).reshape(-1) for i in (row, col))
+    return next(place), next(place)
 
 
 class _Cache:
@@ -214,7 +249,7 @@ class _Cache:
         self._size, self._lock = size, Lock()
         self._patterns: OrderedDict[Hashable, tuple[Any, Any, Pattern]] = OrderedDict()
 
-    def find(self, sources: tuple[Any, ...], shape: tuple[int, int], build: Any) -> Pattern:
+    def find(self, sources: tuple[Any, ...], shape: tuple[int, ...], build: Any) -> Pattern:
         key = (*map(id, sources), shape)
         with self._lock:
             known = self._patterns.get(key)
@@ -238,7 +273,7 @@ def _writable(sources: tuple[Any, ...]) -> Iterator[np.ndarray[Any, Any]]:
 _patterns = _Cache(32)
 
 
-def cached(sources: tuple[Any, ...], shape: tuple[int, int], build: Any) -> Pattern:
+def cached(sources: tuple[Any, ...], shape: tuple[int, ...], build: Any) -> Pattern:
     if _checks.is_traced(*sources):
         pattern: Pattern = build()
         return pattern

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,10 @@ from jax.experimental.sparse import BCOO, BCSR
 from tsgu._core._status import recording
 from tsgu_jax import _checks, _implicit, _report
 from tsgu_jax._matrix import SparseMatrix
-from tsgu_jax._method import Method
+from tsgu_jax._method import Method, Prepared
+from tsgu_jax._pattern import Pattern, data_of, pattern_of
 from tsgu_jax._report import Label, Outcome
-from tsgu_jax._system import LinearSystem, Plan
+from tsgu_jax._system import Plan
 from tsgu_jax.krylov import minres
 
 
@@ -130,14 +131,14 @@ def differentiable(
     """Check, bring A to values on a pattern, and apply the rule. A bare callable A comes from a method alone."""
     matrix_free = isinstance(solve, Method) and callable(A) and not _checks.is_array(A)
     if not matrix_free:
-        _check_system(A, B)
+        check_system(A, B)
     else:
         _checks.check_rhs(B, B.shape[0] if _checks.is_array(B) and B.ndim else 0, None)
     _checks.check_dtype("B", B)
     plan = Plan(solve, transpose_solve, kwargs, verify)
     plan.check()
     B = _checks.as_array("B", B)
-    values, pattern, given = (None, None, A) if matrix_free else _decompose(A)
+    values, pattern, given = (None, None, A) if matrix_free else decompose(A)
     if values is not None:
         _checks.check_finite("A", values)
         dtype = values.dtype
@@ -150,29 +151,52 @@ def differentiable(
     if B.size == 0:
         return jnp.zeros_like(B)
     n = B.shape[0] if values is None or values.ndim == 1 else B.shape[1]
-    return _run(plan, plan.system(pattern, given, n, B.dtype), values, B, x0)
+    return run(plan.system(pattern, given, n, B.dtype), values, B, x0, plan.is_own)
 
 
-def _run(plan: Plan, system: LinearSystem, values: Array | None, B: Array, x0: Array | None) -> Array:
+class Solvable(_implicit.System, Protocol):
+    """A linear system that can be solved without the rule, too: a pytree."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is the transpose that is solved with."""
+
+    @property
+    def members(self) -> int | None:
+        """How many there are in a batch that is one system; the outcome then has a leading dimension."""
+
+    @property
+    def captures(self) -> bool:
+        """Whether it holds a function, for which a program should not be kept."""
+
+    def prepared(self, values: Array | None) -> Prepared:
+        """Made ready for the forward solve."""
+
+
+def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own: bool) -> Array:
+    """Apply the rule; ``own`` where the package's own methods do it all, so that it may compile the whole."""
     if not _checks.is_traced(system, values, B, x0):
         began = time.perf_counter()
-        primal = _compiled_primal if plan.is_own else _primal
+        primal = _compiled_primal if own else _primal
         x, outcome = primal(system, values, B, x0)
         if not _checks.is_traced(x, outcome):
-            _tell(system.forward.name, outcome, began, batched=values is not None and values.ndim == 2)
+            _tell(system, outcome, began, values is not None and values.ndim == 2)
             return x
         # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
         # function for which these are constants.
-    rule = _compiled_rule if plan.is_own and system.function is None else _rule
+    rule = _compiled_rule if own and not system.captures else _rule
     return rule(system, values, B, x0)
 
 
-def _rule(system: LinearSystem, values: Array | None, B: Array, x0: Array | None) -> Array:
+def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Array:
     solve = partial(_implicit.solve, system)
     return _over_batch(solve, values, x0)(values, B, x0)
 
 
-def _primal(system: LinearSystem, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
     """The solve alone, for concrete arrays: what became of it comes back as arrays too."""
 
     def solve(values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
@@ -192,31 +216,35 @@ _compiled_primal = jax.jit(_primal)
 """Compiled once for each structure: the arrays of a system, its indices too, are arguments."""
 
 
-def _tell(name: str, outcome: Outcome, began: float, batched: bool) -> None:
+def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
     outcome = jax.device_get(outcome)
     seconds = time.perf_counter() - began
-    label = Label(name, False, recording())
+    label = Label(system.name, system.transposed, recording())
+    batched = batched or system.members is not None
     for index in range(outcome.code.shape[0] if batched else 1):
         member = jax.tree.map(lambda a, i=index: a[i], outcome) if batched else outcome
         _report.tell(label, member, seconds)
 
 
-def _check_system(A: Any, B: Any) -> None:
+def check_system(A: Any, B: Any, batches: bool = False) -> None:
+    """Layout, shape and dtype, in this order; ``batches`` takes a batch of BCOO or BCSR too."""
     if isinstance(A, SparseMatrix):
         kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
     else:
-        _checks.check_sparse_matrix(A)
-        kind, batch = type(A).__name__, None
+        _checks.check_sparse_matrix(A, batches)
+        kind, batch = type(A).__name__, A.shape[0] if A.ndim == 3 else None
     _checks.check_rhs_kind(B)
     _checks.check_square(tuple(A.shape), kind)
     _checks.check_rhs(B, A.shape[-1], batch)
     _checks.check_dtype("A", A)
 
 
-def _decompose(A: BCOO | BCSR | SparseMatrix) -> tuple[Array, Any, Any]:
+def decompose(A: BCOO | BCSR | SparseMatrix) -> tuple[Array, Pattern, Any]:
     """Differentiable values, the pattern, and the matrix as given."""
-    matrix = A if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
-    return matrix.values, matrix.pattern, A
+    if isinstance(A, SparseMatrix):
+        return A.values, A.pattern, A
+    pattern = pattern_of(A)
+    return pattern.gather(data_of(A)), pattern, A
 
 
 def _converted(A: BCOO | BCSR, dtype: Any) -> BCOO | BCSR:

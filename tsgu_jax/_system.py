@@ -88,6 +88,17 @@ class LinearSystem:
     adjoint: Bound | None
     """None where the forward serves the adjoint too."""
 
+    transposed = False
+    members = None
+
+    @property
+    def name(self) -> str:
+        return self.forward.name
+
+    @property
+    def captures(self) -> bool:
+        return self.function is not None
+
     def product(self, values: Array | None, x: Array) -> Array:
         if values is None or self.pattern is None:
             product: Array = self.function(x)

@@ -37,6 +37,42 @@ def foreign(function: Callable[..., np.ndarray]) -> Callable[..., jax.Array]:
     return solve
 
 
+def triangular(**arguments: bool) -> Callable[..., jax.Array]:
+    """A triangular solve in the place of a general one, whose solvers it has no use for."""
+    return lambda A, B, *solvers: tsgu_jax.triangular_solve(A, B, **arguments)
+
+
+def batch(dense: np.ndarray, layout: str) -> Any:
+    """A batch of matrices by their nonzero entries, as sparse arrays of one layout."""
+    if layout == "coo":
+        return BCOO.fromdense(array(dense))
+    return (BCOO if layout == "coo batched" else BCSR).fromdense(array(dense), n_batch=1)
+
+
+def batch_gradients(dense, b, w, layout, **arguments):
+    """Solution of a triangular solve, and gradients of <w, x> with respect to the stored entries, dense, and to b."""
+    A = batch(dense, layout)
+    leaves, structure = jax.tree.flatten(A)
+
+    def matrix(data):
+        return jax.tree.unflatten(structure, [data, *leaves[1:]])
+
+    x, back = jax.vjp(lambda data, b: tsgu_jax.triangular_solve(matrix(data), b, **arguments), A.data, array(b))
+    grad_a, grad_b = back(array(w))
+    jax.effects_barrier()
+    return np.asarray(x), (np.asarray(matrix(grad_a).todense()), np.asarray(grad_b))
+
+
+def batch_of_values(system: System, values: np.ndarray, b: np.ndarray, given) -> np.ndarray:
+    """A triangular solve with a batch of values on one pattern."""
+    A = tsgu_jax.SparseMatrix.from_coo(system.row, system.col, array(values), (system.n, system.n))
+    return np.asarray(tsgu_jax.triangular_solve(A, array(b), **given.arguments))
+
+
+BATCHES = ("coo", "coo batched", "csr")
+SingularError = np.linalg.LinAlgError
+
+
 def array(x: np.ndarray) -> jax.Array:
     return jnp.asarray(np.array(x))
 
@@ -56,7 +92,15 @@ def applied(M: Any, v: np.ndarray) -> np.ndarray:
 class Problem:
     """A system and a right-hand side as differentiable inputs of the package, in one layout and dtype."""
 
-    def __init__(self, system: System, b: np.ndarray, layout: str = "values", dtype: Any = None) -> None:
+    def __init__(
+        self,
+        system: System,
+        b: np.ndarray,
+        layout: str = "values",
+        dtype: Any = None,
+        solve: Callable[..., jax.Array] = tsgu_jax.solve,
+    ) -> None:
+        self._solve = solve
         dtype = np.result_type(system.values, b) if dtype is None else dtype
         self.system = system
         self.layout = layout
@@ -75,7 +119,7 @@ class Problem:
         return tsgu_jax.SparseMatrix.from_coo(self.system.row, self.system.col, values, shape)
 
     def _solved(self, values, b, solver, transpose=None, **kwargs):
-        return tsgu_jax.solve(self.matrix(values), b, solver, transpose, **kwargs)
+        return self._solve(self.matrix(values), b, solver, transpose, **kwargs)
 
     def solve(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> np.ndarray:
         return np.asarray(self._solved(self.values, self.b, solver, transpose, **kwargs))

@@ -356,7 +356,7 @@ def test_an_argument_that_does_not_fit_is_refused(package):
         with pytest.raises(error, match=match):
             built(package, name, system, *args, **kwargs)
     M = built(package, "jacobi", real)
-    with pytest.raises(ValueError, match=r"M must be an \(24, 24\) matrix.*; got \(25, 25\)"):
+    with pytest.raises(ValueError, match=r"M must be a \(24, 24\) matrix.*; got \(25, 25\)"):
         package.Problem(complex_, right_hand_side(complex_, None)).solve(package.method("gmres"), M=M)
     with pytest.raises(ValueError, match=r"v must be .* shape \(25,\) or \(25, k\); got \(24,\)"):
         package.applied(M, np.ones(24))

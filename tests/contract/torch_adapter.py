@@ -27,6 +27,38 @@ def foreign(function: Callable[..., np.ndarray]) -> Callable[..., torch.Tensor]:
     return solve
 
 
+def triangular(**arguments: bool) -> Callable[..., torch.Tensor]:
+    """A triangular solve in the place of a general one, whose solvers it has no use for."""
+    return lambda A, B, *solvers: tsgu.sparse_triangular_solve(A, B, **arguments)
+
+
+def batch(dense: np.ndarray, layout: str) -> torch.Tensor:
+    """A batch of matrices by their nonzero entries, as sparse tensors of one layout."""
+    stack = array(dense)
+    return stack.to_sparse_coo() if layout == "coo" else stack.to_sparse_csr()
+
+
+def batch_gradients(dense, b, w, layout, **arguments):
+    """Solution of a triangular solve, and gradients of <w, x> with respect to the stored entries, dense, and to b."""
+    A, B = batch(dense, layout).requires_grad_(), array(b).requires_grad_()
+    x = tsgu.sparse_triangular_solve(A, B, **arguments)
+    grad_a, grad_b = torch.autograd.grad(x, (A, B), array(w))
+    assert grad_a.layout == A.layout
+    assert grad_a._nnz() == A._nnz()
+    return x.detach().numpy(), (grad_a.to_dense().numpy(), grad_b.numpy())
+
+
+def batch_of_values(system: System, values: np.ndarray, b: np.ndarray, given) -> np.ndarray:
+    """A triangular solve with a batch of values on one pattern."""
+    row, col = torch.from_numpy(system.row), torch.from_numpy(system.col)
+    A = tsgu.SparseMatrix.from_coo(row, col, array(values), (system.n, system.n))
+    return tsgu.sparse_triangular_solve(A, array(b), **given.arguments).numpy()
+
+
+BATCHES = ("coo", "csr")
+SingularError = torch.linalg.LinAlgError
+
+
 def array(x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(x))
 
@@ -47,7 +79,15 @@ def applied(M: Any, v: np.ndarray) -> np.ndarray:
 class Problem:
     """A system and a right-hand side as differentiable inputs of the package, in one layout and dtype."""
 
-    def __init__(self, system: System, b: np.ndarray, layout: str = "values", dtype: Any = None) -> None:
+    def __init__(
+        self,
+        system: System,
+        b: np.ndarray,
+        layout: str = "values",
+        dtype: Any = None,
+        solve: Callable[..., torch.Tensor] = tsgu.sparse_generic_solve,
+    ) -> None:
+        self._solve = solve
         dtype = np.result_type(system.values, b) if dtype is None else dtype
         self.system = system
         self.layout = layout
@@ -71,13 +111,13 @@ class Problem:
 
     def solve(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> np.ndarray:
         with torch.no_grad():
-            return tsgu.sparse_generic_solve(self.matrix(), self.b, solver, transpose, **kwargs).numpy()
+            return self._solve(self.matrix(), self.b, solver, transpose, **kwargs).numpy()
 
     def gradients(
         self, w: np.ndarray, solver: Any = None, transpose: Any = None, **kwargs: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gradients of Re <w, x> with respect to each given value, and to b."""
-        x = tsgu.sparse_generic_solve(self.matrix(), self.b, solver, transpose, **kwargs)
+        x = self._solve(self.matrix(), self.b, solver, transpose, **kwargs)
         leaf = self.values if self.A is None else self.A
         grad_a, grad_b = torch.autograd.grad(x, (leaf, self.b), array(w).to(x.dtype))
         if self.A is not None:
@@ -92,7 +132,7 @@ class Problem:
 
     def hessian_products(self, w, direction, solver: Any = None, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
         """Second derivatives of Re <w, x x> along a direction in (values, b), for the layout "values"."""
-        x = tsgu.sparse_generic_solve(self.matrix(), self.b, solver, **kwargs)
+        x = self._solve(self.matrix(), self.b, solver, **kwargs)
         loss = (array(w).conj() * x * x).sum().real
         leaves = (self.values, self.b)
         grads = torch.autograd.grad(loss, leaves, create_graph=True)
@@ -104,7 +144,7 @@ class Problem:
         """Directional derivative of x in forward mode, for the layout "values"."""
 
         def function(values, b):
-            return tsgu.sparse_generic_solve(self.matrix(values), b, solver, **kwargs)
+            return self._solve(self.matrix(values), b, solver, **kwargs)
 
         primals = self.values.detach(), self.b.detach()
         return torch.func.jvp(function, primals, tuple(array(d) for d in direction))[1].numpy()
@@ -114,7 +154,7 @@ class Problem:
         fixed = self.values.detach(), self.b.detach()
         args = tuple(f if a is None else array(a) for a, f in zip((values, b), fixed, strict=True))
         dims = tuple(None if a is None else 0 for a in (values, b))
-        function = lambda v, c: tsgu.sparse_generic_solve(self.matrix(v), c, solver, **kwargs)  # noqa: E731
+        function = lambda v, c: self._solve(self.matrix(v), c, solver, **kwargs)  # noqa: E731
         return torch.func.vmap(function, dims)(*args).numpy()
 
 

@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused_in_three_parts():
         (ValueError, "row and col must be vectors of one length", lambda: tsgu.Pattern(row, row[:1], (2, 2))),
         (ValueError, "row indices must lie in 0..1; got 1 outside", lambda: tsgu.Pattern(row + 1, row, (2, 2))),
         (ValueError, r"values must have shape \(nse,\)", lambda: tsgu.SparseMatrix.from_coo(row, row, row[:1], (2, 2))),
-        (ValueError, r"X must have shape \(2\) or \(2, k\); got \(3,\)", lambda: A @ torch.ones(3)),
+        (ValueError, r"X must have shape \(2,\) or \(2, k\); got \(3,\)", lambda: A @ torch.ones(3)),
         (TypeError, "X must be a dense torch.Tensor; got ndarray", lambda: A @ np.ones(2)),
         (TypeError, "X must have the dtype and device of the matrix", lambda: A @ torch.ones(2, dtype=torch.float64)),
         (TypeError, "layout must be torch.sparse_coo or torch.sparse_csr", lambda: A.to_tensor(torch.sparse_csc)),

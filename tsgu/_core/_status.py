@@ -23,8 +23,13 @@ ADVICE = {
     "stagnation": "The residual stopped falling. Give a preconditioner M, try another method, or use direct.",
     "breakdown": "The recurrence broke down. Try gmres or direct, or another x0 or M.",
     "non-finite": "The right-hand side of this column is not finite, so the solution is NaN there.",
-    "singular": "A is singular: direct found no nonzero pivot.",
-    "inaccurate": "The factorisation lost too many digits. Scale rows and columns of A, or solve in double precision.",
+    "singular": "A is singular: a pivot, or an entry on the diagonal of a triangle, is exactly zero.",
+    "not triangular": (
+        "A is not the triangle that upper and unitriangular say: entries lie on the wrong side of its diagonal, or on "
+        "a diagonal of ones."
+    ),
+    "overflow": "The solution exceeds the largest number of its dtype. Scale the system, or solve in double precision.",
+    "inaccurate": "Too many digits were lost on the way. Scale rows and columns of A, or solve in double precision.",
     "not verified": "",
     "residual above verify": (
         "The solver given returned without solving the system. Tighten its tolerance, or pass verify=None if this "
@@ -74,8 +79,8 @@ class SolveInfo:
         Whether the system was that of the transpose (as in the adjoint of a forward solve).
     status : str
         The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
-        "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "non-finite",
-        "residual above verify", or "not verified".
+        "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular", "overflow",
+        "non-finite", "residual above verify", or "not verified".
     iterations : int or None
         The most steps that a column took.
     residual : float or None

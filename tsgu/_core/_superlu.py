@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, splu
 
-from tsgu._core._options import ATTAINABLE, LOST, default_rtol
+from tsgu._core import _accuracy
 from tsgu._core._status import ColumnInfo
 from tsgu._core._symbolic import Symbolic
 
@@ -75,8 +75,7 @@ class Factorisation:
         finite = np.isfinite(b).all(axis=0)
         if not finite.all():
             b = np.where(finite, b, 0)
-        # Powers of two, so that norms neither overflow nor vanish and the solution is scaled exactly.
-        scale = np.ldexp(0.5, np.frexp(np.abs(b).max(axis=0, initial=0))[1]).astype(b.real.dtype)
+        scale = _accuracy.power_of_two(b)
         b = b / scale
         x = self._raw(b, transposed)
         residual, status = self._judge(b, x, transposed)
@@ -106,28 +105,12 @@ class Factorisation:
 
     def _judge(self, b: Array, x: Array, transposed: bool) -> tuple[Array, list[str]]:
         """Relative residual and status of each column."""
-        size, residual = _norms(b), _norms(self._residual(b, x, transposed))
-        relative = np.divide(residual, size, out=np.where(residual == 0, 0.0, np.inf), where=size > 0)
-        rtol = default_rtol(self.eps)
-        if np.all(relative <= rtol):
-            return relative, ["converged"] * size.size
+        return _accuracy.judge(b, self._residual(b, x, transposed), lambda: self._bound(b, x, transposed), self.eps)
+
+    def _bound(self, b: Array, x: Array, transposed: bool) -> Array:
         if self._magnitude is None:
             self._magnitude = abs(self.matrix)
-        magnitude = self._magnitude.T if transposed else self._magnitude
-        rounding = ATTAINABLE * self.eps * _norms(magnitude @ abs(x) + abs(b))
-        return relative, [_status(*column, rtol=rtol) for column in zip(residual, size, rounding, strict=True)]
-
-
-def _norms(columns: Array) -> Array:
-    return np.atleast_1d(np.linalg.norm(columns, axis=0))
-
-
-def _status(residual: float, size: float, rounding: float, rtol: float) -> str:
-    if residual <= rtol * size:
-        return "converged"
-    if residual <= rounding:
-        return "accuracy limit" if rounding <= LOST * size else "numerically singular"
-    return "inaccurate"
+        return (self._magnitude.T if transposed else self._magnitude) @ abs(x) + abs(b)
 
 
 def _reraise_unless_singular(error: RuntimeError) -> None:

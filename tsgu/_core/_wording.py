@@ -25,6 +25,10 @@ def not_matrix(shape: tuple[int, ...], kind: str) -> str:
     )
 
 
+def not_matrix_or_batch(shape: tuple[int, ...], kind: str) -> str:
+    return f"A must have two dimensions, (m, m), or three for a batch, (batch, m, m); got {shape} in layout {kind}."
+
+
 def vmap_of_sparse_tensor() -> str:
     return (
         "A must be a SparseMatrix under torch.func.vmap; got a sparse tensor that vmap maps over. Build it with "
@@ -116,7 +120,7 @@ def singular_block(first: int, rows: tuple[int, int], count: int) -> str:
 
 def shape_of_m(n: int, got: tuple[int, ...], device: object = None, got_device: object = None) -> str:
     wanted, found = ("", "") if device is None else (f" on {device}", f" on {got_device}")
-    return f"M must be an ({n}, {n}) matrix{wanted}, or a callable; got {got}{found}."
+    return f"M must be a ({n}, {n}) matrix{wanted}, or a callable; got {got}{found}."
 
 
 def complex_m(got: object) -> str:
@@ -128,3 +132,33 @@ def one_matrix(shape: tuple[int, ...]) -> str:
         f"A must be one matrix, with values of shape (nnz,); got a batch, {shape}. "
         "Build the preconditioner of one member, or of their mean."
     )
+
+
+def flag(name: str, got: object) -> str:
+    return f"{name} must be True or False; got {got!r}."
+
+
+def wrong_side(upper: bool, count: int, nnz: int, row: int, col: int, member: str) -> str:
+    kind, side = ("upper", "below") if upper else ("lower", "above")
+    return (
+        f"A must be {kind} triangular with upper={upper}; got {count} of {nnz} entries {side} the diagonal, the first "
+        f"at ({row}, {col}){member}. What is stored counts, zero or not: remove it, or pass upper={not upper}."
+    )
+
+
+def no_diagonal(count: int, n: int, row: int, member: str) -> str:
+    return (
+        f"A must store every entry of its diagonal; got none in {count} of {n} rows, the first row {row}{member}. "
+        "Store them, or pass unitriangular=True for a diagonal of ones."
+    )
+
+
+def unit_diagonal(count: int, n: int, row: int, member: str) -> str:
+    return (
+        "A must store no entry of its diagonal with unitriangular=True, which stands for ones there; got one in "
+        f"{count} of {n} rows, the first row {row}{member}. Remove them, or pass unitriangular=False."
+    )
+
+
+def zero_on_diagonal(count: int, n: int, row: int, member: str) -> str:
+    return f"A must have no zero on its diagonal; got {count} in {n} rows, the first in row {row}{member}."

@@ -1,0 +1,264 @@
+"""The differentiable sparse triangular solve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.experimental.sparse import BCOO, BCSR
+from jax.tree_util import register_dataclass
+
+from tsgu._core import _wording
+from tsgu._core._options import ATTAINABLE, LOST, default_rtol
+from tsgu._core._status import recording
+from tsgu._core._triangle import Triangle
+from tsgu_jax import _checks, _products, _report, _substitution
+from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._report import CODE, Label, Outcome
+from tsgu_jax._solve import check_system, decompose, run
+from tsgu_jax._substitution import Rows, Values
+from tsgu_jax.krylov._columns import norm, power_of_two
+
+
+def triangular_solve(
+    A: BCOO | BCSR | SparseMatrix,
+    B: Any,
+    upper: bool = True,
+    unitriangular: bool = False,
+    transpose: bool = False,
+) -> Array:
+    r"""Solve A X = B, or A^T X = B, for sparse triangular A and dense B, with gradients that keep A's sparsity.
+
+    The rule is that of :func:`solve`, the adjoint being substitution in the other direction. Substitution is a compiled
+    loop: over rows on the CPU; on an accelerator, where the indices are concrete, over levels of rows that do not
+    depend on each other.
+
+    Parameters
+    ----------
+    A : BCOO, BCSR or SparseMatrix, shape (m, m) or (batch, m, m)
+        float32, float64, complex64 or complex128. Repeated positions are added, padding entries are ignored. A batch is
+        a BCOO with three sparse dimensions, a BCOO or BCSR with ``n_batch=1``, whose members may have patterns of their
+        own, or a SparseMatrix with a batch of values on one pattern.
+    B : Array, shape (m,) or (m, k); for a batch (batch, m) or (batch, m, k)
+        Right-hand sides. Where the dtypes differ, both are promoted, with a warning, and each gradient has the dtype of
+        its own input.
+    upper : bool
+        Whether A is upper triangular, or lower. It says where A's entries are, whatever ``transpose`` is.
+    unitriangular : bool
+        Whether the diagonal consists of ones, and none of it is stored.
+    transpose : bool
+        Whether to solve with A^T, without conjugation for complex A too.
+
+    Returns
+    -------
+    Array
+        X, with the shape of B. Differentiable with respect to ``A.data`` (or the values of a SparseMatrix) and B, to
+        any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
+        and repeated entries receive the gradient of their sum.
+
+    Raises
+    ------
+    ValueError
+        If A is not sparse or B not an array; if A is not square or B does not match it. For concrete indices, if an
+        entry is stored on the wrong side of the diagonal, zero or not; if a diagonal entry is not stored, or with
+        ``unitriangular`` is. Outside of compiled functions, if A or B has entries that are not finite.
+    numpy.linalg.LinAlgError
+        Outside of compiled functions, if an entry of the diagonal is zero.
+    TypeError
+        If A is in another format or B is not dense; if a dtype is not supported, or NumPy arrays in double precision
+        are given while 64-bit types are turned off; if ``upper``, ``unitriangular`` or ``transpose`` is not a bool.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If A is singular to working precision, or the solution overflows. Inside compiled functions, if an entry of the
+        diagonal is zero, or among traced indices one is missing or on the wrong side: the solution is NaN then.
+    UserWarning
+        If A and B have different dtypes.
+
+    See Also
+    --------
+    solve : for any other square matrix.
+    record : what each solve did.
+
+    References
+    ----------
+    N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., SIAM 2002, chapter 8; M. B. Giles,
+    *Collected Matrix Derivative Results for Forward and Reverse Mode Algorithmic Differentiation*, 2008, section 2.3.1.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> L = BCOO.fromdense(jnp.array([[2.0, 0.0], [1.0, 4.0]]))
+    >>> b = jnp.array([2.0, 9.0])
+    >>> tsgu_jax.triangular_solve(L, b, upper=False)
+    Array([1., 2.], dtype=float32)
+    >>> def loss(data):
+    ...     return tsgu_jax.triangular_solve(BCOO((data, L.indices), shape=L.shape), b, upper=False).sum()
+    >>> jax.grad(loss)(L.data)
+    Array([-0.375, -0.25 , -0.5  ], dtype=float32)
+    """
+    for name, flag in (("upper", upper), ("unitriangular", unitriangular), ("transpose", transpose)):
+        _checks.check_flag(name, flag)
+    check_system(A, B, batches=True)
+    _checks.check_dtype("B", B)
+    B = _checks.as_array("B", B)
+    values, pattern, _ = decompose(A)
+    members = A.shape[0] if len(A.shape) == 3 and not isinstance(A, SparseMatrix) else None
+    triangle, rows = _substitution.rows_of(pattern, upper, unitriangular, members or 1)
+    _checks.check_finite("A", values)
+    _check_diagonal(triangle, values)
+    values, B = _checks.promote(values, B)
+    _checks.check_finite("B", B)
+    if B.size == 0:
+        return jnp.zeros_like(B)
+    system = TriangularSystem(rows, members, transpose, recording())
+    if members is None:
+        return run(system, values, B, None, own=True)
+    return run(system, values, B.reshape(-1, *B.shape[2:]), None, own=True).reshape(B.shape)
+
+
+def _check_diagonal(triangle: Triangle | None, values: Array) -> None:
+    if triangle is None or triangle.unit or _checks.is_traced(values):
+        return
+    zero = np.atleast_2d(np.asarray(values)[..., triangle.diagonal] == 0)
+    if zero.any():
+        member, row = (int(i[0]) for i in np.nonzero(zero))
+        place = triangle.place(row) if zero.shape[0] == 1 else (row, f" of member {member}")
+        raise np.linalg.LinAlgError(_wording.zero_on_diagonal(int(zero.sum()), zero.size, *place))
+
+
+@partial(register_dataclass, data_fields=["rows"], meta_fields=["members", "transposed", "keep"])
+@dataclass(frozen=True, eq=False)
+class TriangularSystem:
+    """A triangular system as the gradient rule sees it; see :class:`tsgu_jax._implicit.System`.
+
+    A batch of BCOO or BCSR is one system whose diagonal blocks are the members.
+    """
+
+    rows: Rows
+    members: int | None
+    transposed: bool
+    keep: bool
+
+    name = "triangular"
+    captures = False
+
+    def product(self, values: Array | None, x: Array) -> Array:
+        assert values is not None
+        y = _products.entrywise(values, x, self.rows.entries(self.transposed))
+        return x + y if self.rows.unit else y
+
+    def prepare(self, values: Array | None) -> Solves:
+        return Solves(self, self.prepared(values))
+
+    def prepared(self, values: Array | None) -> Substitution:
+        assert values is not None
+        return Substitution(self, _substitution.ready(self.rows, values))
+
+
+class Solves:
+    """Both solves with one triangle, reported."""
+
+    refusal = None
+
+    def __init__(self, system: TriangularSystem, prepared: Substitution) -> None:
+        self._system, self._prepared = system, prepared
+
+    def solve(self, b: Array, x0: Array | None) -> Array:
+        return self._reported(self._system.transposed, *self._prepared.solve(b, x0))
+
+    def solve_transpose(self, g: Array) -> Array:
+        return self._reported(not self._system.transposed, *self._prepared.solve_transpose(g))
+
+    def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
+        emit = partial(_report.emit, Label(self._system.name, transposed, self._system.keep))
+        if self._system.members is None:
+            emit(outcome)
+        else:
+            jax.vmap(emit)(outcome)
+        return x
+
+
+class Substitution:
+    """A triangle made ready: solves with it and its transpose, and their residuals."""
+
+    refusal = None
+
+    def __init__(self, system: TriangularSystem, matrix: Values) -> None:
+        self._system, self._matrix = system, matrix
+
+    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        return self._solve(B, self._system.transposed)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        return self._solve(G, not self._system.transposed)
+
+    def _solve(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
+        """The columns of a batch are scaled and judged member by member: small in one may be large in another."""
+        members = self._system.members or 1
+        by_member = (members, B.shape[0] // members, *B.shape[1:])
+        b = jnp.moveaxis(B.reshape(by_member), 0, 1)  # (size, members) or (size, members, k)
+        finite = jnp.isfinite(b).all(axis=0)
+        b = jnp.where(finite, b, 0)
+        scale = power_of_two(b)
+        b = b / scale
+
+        def flat(a: Array) -> Array:
+            return jnp.moveaxis(a, 1, 0).reshape(B.shape[0], -1)
+
+        def split(a: Array) -> Array:
+            return jnp.moveaxis(a.reshape(by_member), 0, 1)
+
+        columns = flat(b)
+        x = _substitution.substitute(self._system.rows, self._matrix, columns, transposed)
+        residual = norm(split(columns - self._product(self._matrix, x, transposed)))
+        code, relative, rtol = self._judge(residual, b, split(x), flat, split, transposed)
+        solution = split(x) * scale
+        code = jnp.where(jnp.isfinite(solution).all(axis=0), code, CODE["overflow"])
+        sound = self._sound(members).reshape(members, *[1] * (b.ndim - 2))
+        code = jnp.where(sound, code, CODE["singular"])
+        if self._system.rows.misplaced is not None:
+            sound &= ~self._system.rows.misplaced
+            code = jnp.where(self._system.rows.misplaced, CODE["not triangular"], code)
+        code = jnp.where(finite, code, CODE["non-finite"])
+        fine = sound & finite
+        x = jnp.moveaxis(jnp.where(fine, solution, jnp.nan), 1, 0).reshape(B.shape)
+        relative = jnp.where(fine, relative, jnp.nan)
+        if self._system.members is None:
+            return x, Outcome(code[0], None, relative[0], None, rtol, None)
+        return x, Outcome(code, None, relative, None, jnp.full(members, rtol), None)
+
+    def _judge(
+        self, residual: Array, b: Array, x: Array, flat: Any, split: Any, transposed: bool
+    ) -> tuple[Array, Array, Array]:
+        """Status and relative residual of each column, by the rule of :mod:`tsgu._core._options`."""
+        eps = float(jnp.finfo(b.dtype).eps)
+        rtol = jnp.asarray(default_rtol(eps), residual.dtype)
+        size = norm(b)
+
+        def rounding() -> Array:
+            absolute = self._matrix._replace(
+                values=jnp.abs(self._matrix.values), diagonal=jnp.abs(self._matrix.diagonal)
+            )
+            return ATTAINABLE * eps * norm(split(self._product(absolute, flat(jnp.abs(x)), transposed)) + jnp.abs(b))
+
+        met = residual <= rtol * size
+        level = lax.cond(met.all(), lambda: jnp.zeros_like(residual), rounding)
+        limit = jnp.where(level <= LOST * size, CODE["accuracy limit"], CODE["numerically singular"])
+        code = jnp.where(met, CODE["converged"], jnp.where(residual <= level, limit, CODE["inaccurate"]))
+        relative = jnp.where(size > 0, residual / jnp.where(size > 0, size, 1), jnp.where(residual == 0, 0, jnp.inf))
+        return code, relative, rtol
+
+    def _product(self, matrix: Values, x: Array, transposed: bool) -> Array:
+        return _substitution.product(matrix, x, transposed)
+
+    def _sound(self, members: int) -> Array:
+        """Whether the diagonal of each member has no zero."""
+        return (self._matrix.diagonal.reshape(members, -1) != 0).all(axis=1)
