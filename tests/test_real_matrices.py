@@ -1,5 +1,8 @@
 """Real matrices from the SuiteSparse collection: solved, differentiated, and honestly reported where a method fails."""
 
+from contextlib import nullcontext
+from importlib import import_module
+
 import numpy as np
 import pytest
 import scipy.io
@@ -17,7 +20,9 @@ from tests.contract.torch_adapter import Problem
 def load(real_matrix):
     def load(name):
         A = sp.coo_array(scipy.io.mmread(real_matrix(name)))
-        return System(name, A.coords[0].astype(np.int64), A.coords[1].astype(np.int64), A.data, A.shape[0])
+        m, n = A.shape
+        rows, columns = (index.astype(np.int64) for index in A.coords)
+        return System(name, rows, columns, A.data.astype(float) if m != n else A.data, n, m=m if m != n else None)
 
     return load
 
@@ -120,6 +125,29 @@ def test_matrices_of_pyamg_are_solved_by_the_methods_meant_for_them():
             if truth_known:
                 error = np.linalg.norm(x - expected)
                 assert error <= 2e-8 * condition * np.linalg.norm(expected), (name, method)
+
+
+@pytest.mark.parametrize("package", ["torch", "jax"])
+def test_a_survey_is_adjusted_and_differentiated(load, package):
+    """ash219, a rectangular pattern of ones from a geodetic survey."""
+    pytest.importorskip(package)
+    system = load("ash219.mtx")
+    assert system.shape == (219, 85)
+    rng = np.random.default_rng(0)
+    b, w = rng.standard_normal(219), rng.standard_normal(85)
+    with import_module(f"{package}").enable_x64(True) if package == "jax" else nullcontext():
+        adapter = import_module(f"tests.contract.{package}_adapter")
+        problem = adapter.LeastSquares(system, b, "coo")
+        with adapter.record() as log:
+            if package == "torch":
+                x = problem.solve(atol=1e-12, btol=1e-12)
+            grads = problem.gradients(w, atol=1e-12, btol=1e-12)
+    assert all(info.converged for info in log), log
+    tol = tolerance(np.linalg.cond(system.dense) ** 2, np.float64, 1e-12, order=2)
+    if package == "torch":
+        assert_close(x, truth.solution(system, b), tol, "x")
+    for got, expected, what in zip(grads, truth.gradients(system, b, w), ("values", "b"), strict=True):
+        assert_close(got, expected, tol, f"gradient of {what}")
 
 
 def test_a_pure_neumann_problem_is_called_singular():

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
     from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
     from tsgu._direct import direct
+    from tsgu._lstsq import sparse_generic_lstsq
     from tsgu._matrix import Pattern, SparseMatrix
     from tsgu._solve import sparse_generic_solve
     from tsgu._triangular import sparse_triangular_solve
-    from tsgu.krylov import bicgstab, gmres, linear_cg, minres
+    from tsgu.krylov import bicgstab, gmres, linear_cg, lsmr, minres
 
 __all__ = [
     "BICGSTABSettings",
@@ -27,9 +28,11 @@ __all__ = [
     "direct",
     "gmres",
     "linear_cg",
+    "lsmr",
     "minres",
     "precond",
     "record",
+    "sparse_generic_lstsq",
     "sparse_generic_solve",
     "sparse_triangular_solve",
 ]
@@ -38,10 +41,11 @@ _HOME = {
     "tsgu._core._settings": ("BICGSTABSettings", "LinearCGSettings", "MINRESSettings"),
     "tsgu._core._status": ("ColumnInfo", "ConvergenceWarning", "Log", "SolveInfo", "record"),
     "tsgu._direct": ("direct",),
+    "tsgu._lstsq": ("sparse_generic_lstsq",),
     "tsgu._matrix": ("Pattern", "SparseMatrix"),
     "tsgu._solve": ("sparse_generic_solve",),
     "tsgu._triangular": ("sparse_triangular_solve",),
-    "tsgu.krylov": ("bicgstab", "gmres", "linear_cg", "minres"),
+    "tsgu.krylov": ("bicgstab", "gmres", "linear_cg", "lsmr", "minres"),
 }
 
 _NAMESPACES = ("precond",)

@@ -7,6 +7,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _functorch
@@ -92,25 +93,39 @@ def check_verify(verify: Any) -> None:
         raise ValueError(_wording.verify(verify))
 
 
-def start(x0: Any, B: Tensor) -> Tensor:
-    """x0 as a tensor like B."""
+def check_tall(shape: tuple[int, ...], kind: str) -> None:
+    if shape[-2] < shape[-1]:
+        raise ValueError(_wording.not_tall(shape, kind))
+
+
+def check_no_empty_column(pattern: Pattern) -> None:
+    """A column without a stored entry: all that a pattern tells of rank."""
+    empty = np.flatnonzero(np.diff(pattern.symbolic.transpose.indptr) == 0)
+    if empty.size:
+        raise ValueError(_wording.empty_columns(empty.tolist()))
+
+
+def start(x0: Any, B: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """x0 as a tensor like B, or like B but for its shape."""
+    like, shape = ("B", tuple(B.shape)) if shape is None else ("the solution", shape)
     if not isinstance(x0, Tensor):
         raise TypeError(_wording.not_a("x0", "a torch.Tensor like B", x0))
-    if x0.shape != B.shape:
-        raise ValueError(_wording.x0_shape(tuple(B.shape), tuple(x0.shape)))
+    if tuple(x0.shape) != shape:
+        raise ValueError(_wording.x0_shape(shape, tuple(x0.shape), like))
     if x0.is_complex() and not B.is_complex():
         raise TypeError(f"x0 must be real for a real system; got {x0.dtype}.")
     return x0.detach().to(B)
 
 
-def solution(name: str, x: Any, B: Tensor) -> Tensor:
-    """What a user's solver returned, as a tensor like B."""
+def solution(name: str, x: Any, B: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """What a user's solver returned, as a tensor like B, or like B but for its shape."""
+    shape = tuple(B.shape) if shape is None else shape
     if isinstance(x, tuple) and x:
         x = x[0]  # (X, info), as the solvers of SciPy and JAX return
-    expected = f"a tensor of shape {tuple(B.shape)}"
+    expected = f"a tensor of shape {shape}"
     if not isinstance(x, Tensor):
         raise TypeError(_wording.result(name, expected, type(x).__name__))
-    if x.shape != B.shape:
+    if tuple(x.shape) != shape:
         raise ValueError(_wording.result(name, expected, f"shape {tuple(x.shape)}"))
     if not torch.can_cast(x.dtype, B.dtype):
         raise TypeError(_wording.result(name, f"{expected} and dtype {B.dtype}", str(x.dtype)))

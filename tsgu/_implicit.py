@@ -1,4 +1,6 @@
-"""The gradient rule: every ``torch.autograd.Function`` of the package, on values and dense tensors.
+"""The gradient rule of linear systems, and that of products, on values and dense tensors.
+
+With :mod:`tsgu._implicit_lstsq` for least squares, this is every ``torch.autograd.Function`` of the package.
 
 For A x = b with upstream gradient g (torch's convention for complex numbers: g is the gradient with respect to the
 conjugate),
@@ -275,7 +277,7 @@ class _Assemble(Function):
         return grad_values, None, None, None, None
 
 
-def _apply(function: Any, *args: Any) -> Tensor:
+def _apply(function: Any, *args: Any) -> Any:
     """``function.apply``, also for the tensors of ``autograd.grad(..., is_grads_batched=True)``.
 
     That option still runs on the batching of PyTorch from before ``torch.func``, which knows nothing of a function's
@@ -293,6 +295,8 @@ def _apply(function: Any, *args: Any) -> Tensor:
     sizes = {a.shape[0] for a, b in zip(args, batched, strict=True) if b}
     info = SimpleNamespace(batch_size=sizes.pop(), randomness="error")
     result, _ = function.vmap(info, tuple(0 if b else None for b in batched), *args)
+    if isinstance(result, tuple):
+        return tuple(torch._add_batch_dim(part, 0, level) for part in result)
     return torch._add_batch_dim(result, 0, level)
 
 

@@ -39,12 +39,14 @@ class Method(Generic[P]):
         *,
         settings: type[Settings] | None,
         hermitian: bool,
+        rectangular: bool = False,
     ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._prepare = prepare
         self._settings = settings
         self._hermitian = hermitian
+        self.rectangular = rectangular  # whether it minimises ||A X - B|| for rectangular A
         parameters = inspect.signature(function).parameters.values()
         self._keywords = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
         self.name = function.__name__

@@ -11,11 +11,12 @@ from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSetti
 from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
 from tsgu_jax import precond
 from tsgu_jax._direct import direct
+from tsgu_jax._lstsq import lstsq
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._pattern import Pattern
 from tsgu_jax._solve import solve
 from tsgu_jax._triangular import triangular_solve
-from tsgu_jax.krylov import bicgstab, gmres, linear_cg, minres
+from tsgu_jax.krylov import bicgstab, gmres, linear_cg, lsmr, minres
 
 __all__ = [
     "BICGSTABSettings",
@@ -31,6 +32,8 @@ __all__ = [
     "direct",
     "gmres",
     "linear_cg",
+    "lsmr",
+    "lstsq",
     "minres",
     "precond",
     "record",

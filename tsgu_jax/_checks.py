@@ -112,25 +112,41 @@ def check_verify(verify: Any) -> None:
         raise ValueError(_wording.verify(verify))
 
 
-def start(x0: Any, B: Array) -> Array:
-    """x0 as an array like B."""
+def check_tall(shape: tuple[int, ...], kind: str) -> None:
+    if shape[-2] < shape[-1]:
+        raise ValueError(_wording.not_tall(shape, kind))
+
+
+def check_no_empty_column(pattern: Any) -> None:
+    """A column without a stored entry: all that a pattern tells of rank, where its indices are concrete."""
+    if is_traced(pattern.row, pattern.col):
+        return
+    empty = np.flatnonzero(np.diff(pattern.symbolic.transpose.indptr) == 0)
+    if empty.size:
+        raise ValueError(_wording.empty_columns(empty.tolist()))
+
+
+def start(x0: Any, B: Array, shape: tuple[int, ...] | None = None) -> Array:
+    """x0 as an array like B, or like B but for its shape."""
+    like, shape = ("B", tuple(B.shape)) if shape is None else ("the solution", shape)
     if not is_array(x0):
         raise TypeError(_wording.not_a("x0", "an array like B", x0))
-    if x0.shape != B.shape:
-        raise ValueError(_wording.x0_shape(tuple(B.shape), tuple(x0.shape)))
+    if tuple(x0.shape) != shape:
+        raise ValueError(_wording.x0_shape(shape, tuple(x0.shape), like))
     if jnp.iscomplexobj(x0) and not jnp.iscomplexobj(B):
         raise TypeError(f"x0 must be real for a real system; got {x0.dtype}.")
     return jax.lax.stop_gradient(as_array("x0", x0).astype(B.dtype))
 
 
-def solution(name: str, x: Any, B: Array) -> Array:
-    """What a user's solver returned, as an array like B."""
+def solution(name: str, x: Any, B: Array, shape: tuple[int, ...] | None = None) -> Array:
+    """What a user's solver returned, as an array like B, or like B but for its shape."""
+    shape = tuple(B.shape) if shape is None else shape
     if isinstance(x, tuple) and x:
         x = x[0]  # (X, info), as the solvers of SciPy and JAX return
-    expected = f"an array of shape {tuple(B.shape)}"
+    expected = f"an array of shape {shape}"
     if not is_array(x):
         raise TypeError(_wording.result(name, expected, type(x).__name__))
-    if x.shape != B.shape:
+    if tuple(x.shape) != shape:
         raise ValueError(_wording.result(name, expected, f"shape {tuple(x.shape)}"))
     if jnp.iscomplexobj(x) and not jnp.iscomplexobj(B):
         raise TypeError(_wording.result(name, f"{expected} and dtype {B.dtype}", str(x.dtype)))

@@ -14,8 +14,10 @@ from jax import Array, lax
 _WIDE = ("float64", "complex128", "int64")
 
 
-def call(function: Callable[..., Any], result: Any, *args: Any) -> Any:
+def call(function: Callable[..., Any], result: Any, *args: Any, vmap_method: str = "expand_dims") -> Any:
     """``jax.pure_callback`` for a NumPy function that takes the leading dimensions of a batch, of size 1 for none.
+
+    With ``vmap_method="sequential"`` it is called for one member after the other.
 
     XLA may run a callback on a thread of its own, where 64-bit types are off if the program was compiled under
     ``jax.enable_x64``: JAX would then round what goes in and refuse what comes out. So 64-bit numbers travel as pairs
@@ -28,7 +30,7 @@ def call(function: Callable[..., Any], result: Any, *args: Any) -> Any:
         given = (_from_words(np.asarray(w), dtype) for w, dtype in zip(words, dtypes, strict=True))
         return jax.tree.map(_to_words, function(*given))
 
-    words = jax.pure_callback(host, jax.tree.map(_shape, result), *map(_packed, arrays), vmap_method="expand_dims")
+    words = jax.pure_callback(host, jax.tree.map(_shape, result), *map(_packed, arrays), vmap_method=vmap_method)
     return jax.tree.map(lambda w, like: _unpacked(w, like.dtype), words, result)
 
 

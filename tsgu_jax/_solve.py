@@ -144,7 +144,7 @@ def differentiable(
         dtype = values.dtype
         values, B = _checks.promote(values, B)
         if not isinstance(given, SparseMatrix) and values.dtype != dtype:
-            given = _converted(given, values.dtype)
+            given = converted(given, values.dtype)
     _checks.check_finite("B", B)
     x0 = None if plan.x0 is None else _checks.start(plan.x0, B)
     _checks.check_finite("x0", x0)
@@ -154,8 +154,8 @@ def differentiable(
     return run(plan.system(pattern, given, n, B.dtype), values, B, x0, plan.is_own)
 
 
-class Solvable(_implicit.System, Protocol):
-    """A linear system that can be solved without the rule, too: a pytree."""
+class Reported(Protocol):
+    """What a report must know of a system."""
 
     @property
     def name(self) -> str: ...
@@ -167,6 +167,10 @@ class Solvable(_implicit.System, Protocol):
     @property
     def members(self) -> int | None:
         """How many there are in a batch that is one system; the outcome then has a leading dimension."""
+
+
+class Solvable(Reported, _implicit.System, Protocol):
+    """A linear system that can be solved without the rule, too: a pytree."""
 
     @property
     def captures(self) -> bool:
@@ -183,7 +187,7 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
         primal = _compiled_primal if own else _primal
         x, outcome = primal(system, values, B, x0)
         if not _checks.is_traced(x, outcome):
-            _tell(system, outcome, began, values is not None and values.ndim == 2)
+            tell(system, outcome, began, values is not None and values.ndim == 2)
             return x
         # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
         # function for which these are constants.
@@ -193,7 +197,7 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
 
 def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Array:
     solve = partial(_implicit.solve, system)
-    return _over_batch(solve, values, x0)(values, B, x0)
+    return over_batch(solve, values, x0)(values, B, x0)
 
 
 def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
@@ -202,10 +206,10 @@ def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) 
     def solve(values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
         return system.prepared(values).solve(B, x0)
 
-    return _over_batch(solve, values, x0)(values, B, x0)
+    return over_batch(solve, values, x0)(values, B, x0)
 
 
-def _over_batch(solve: Any, values: Array | None, x0: Array | None) -> Any:
+def over_batch(solve: Any, values: Array | None, x0: Array | None) -> Any:
     if values is None or values.ndim == 1:
         return solve
     return jax.vmap(solve, in_axes=(0, 0, None if x0 is None else 0))
@@ -216,7 +220,7 @@ _compiled_primal = jax.jit(_primal)
 """Compiled once for each structure: the arrays of a system, its indices too, are arguments."""
 
 
-def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
+def tell(system: Reported, outcome: Outcome, began: float, batched: bool) -> None:
     outcome = jax.device_get(outcome)
     seconds = time.perf_counter() - began
     label = Label(system.name, system.transposed, recording())
@@ -247,6 +251,6 @@ def decompose(A: BCOO | BCSR | SparseMatrix) -> tuple[Array, Pattern, Any]:
     return pattern.gather(data_of(A)), pattern, A
 
 
-def _converted(A: BCOO | BCSR, dtype: Any) -> BCOO | BCSR:
+def converted(A: BCOO | BCSR, dtype: Any) -> BCOO | BCSR:
     leaves, structure = jax.tree.flatten(A)
     return jax.tree.unflatten(structure, [leaves[0].astype(dtype), *leaves[1:]])

@@ -13,6 +13,7 @@ from jax.experimental.sparse import BCOO, BCSR
 
 import tsgu_jax
 from tests.contract.systems import System
+from tsgu_jax import _host
 
 NAME = "jax"
 LAYOUTS = ("coo", "csr", "values")
@@ -27,12 +28,15 @@ def foreign(function: Callable[..., np.ndarray]) -> Callable[..., jax.Array]:
 
     def solve(A, B, **kwargs):
         dense = A.to_dense() if isinstance(A, tsgu_jax.SparseMatrix) else A.todense()
+        given, structure = jax.tree.flatten((dense, B, kwargs))
 
-        def host(dense, b, kwargs):
-            dense, b, kwargs = jax.tree.map(np.asarray, (dense, b, kwargs))
+        def host(*arrays):
+            dense, b, kwargs = jax.tree.unflatten(structure, arrays)
             return np.asarray(function(dense, b, **kwargs)).astype(b.dtype)
 
-        return jax.pure_callback(host, jax.ShapeDtypeStruct(B.shape, B.dtype), dense, B, kwargs)
+        m, n = dense.shape
+        result = jax.ShapeDtypeStruct((n if B.shape[0] == m else m, *B.shape[1:]), B.dtype)
+        return _host.call(host, result, *given, vmap_method="sequential")
 
     return solve
 
@@ -92,26 +96,29 @@ def applied(M: Any, v: np.ndarray) -> np.ndarray:
 class Problem:
     """A system and a right-hand side as differentiable inputs of the package, in one layout and dtype."""
 
+    function = staticmethod(tsgu_jax.solve)
+
     def __init__(
         self,
         system: System,
         b: np.ndarray,
         layout: str = "values",
         dtype: Any = None,
-        solve: Callable[..., jax.Array] = tsgu_jax.solve,
+        solve: Callable[..., jax.Array] | None = None,
     ) -> None:
-        self._solve = solve
+        if solve is not None:
+            self.function = solve
         dtype = np.result_type(system.values, b) if dtype is None else dtype
         self.system = system
         self.layout = layout
         self.b = array(b.astype(dtype))
         self.values = array(system.values.astype(dtype))
         self._indices = jnp.stack([array(system.row), array(system.col)], axis=1)
-        self._indptr = array(np.searchsorted(system.row, np.arange(system.n + 1)))
+        self._indptr = array(np.searchsorted(system.row, np.arange(system.shape[0] + 1)))
 
     def matrix(self, values: jax.Array | None = None) -> Any:
         values = self.values if values is None else values
-        shape = (self.system.n, self.system.n)
+        shape = self.system.shape
         if self.layout == "coo":
             return BCOO((values, self._indices), shape=shape)
         if self.layout == "csr":
@@ -119,7 +126,7 @@ class Problem:
         return tsgu_jax.SparseMatrix.from_coo(self.system.row, self.system.col, values, shape)
 
     def _solved(self, values, b, solver, transpose=None, **kwargs):
-        return self._solve(self.matrix(values), b, solver, transpose, **kwargs)
+        return self.function(self.matrix(values), b, solver, transpose, **kwargs)
 
     def solve(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> np.ndarray:
         return np.asarray(self._solved(self.values, self.b, solver, transpose, **kwargs))
@@ -166,6 +173,12 @@ class Problem:
         args = tuple(f if a is None else array(a) for a, f in zip((values, b), (self.values, self.b), strict=True))
         dims = tuple(None if a is None else 0 for a in (values, b))
         return np.asarray(jax.vmap(lambda v, c: self._solved(v, c, solver, **kwargs), dims)(*args))
+
+
+class LeastSquares(Problem):
+    """The same for a rectangular system."""
+
+    function = staticmethod(tsgu_jax.lstsq)
 
 
 record = tsgu_jax.record

@@ -9,7 +9,10 @@ import scipy.sparse as sp
 
 @dataclass(frozen=True)
 class System:
-    """A square matrix given by coordinates, as a user would: perhaps unsorted, with duplicates or explicit zeros."""
+    """A matrix given by coordinates, as a user would: perhaps unsorted, with duplicates or explicit zeros.
+
+    Square, (n, n), unless ``m`` says how many rows it has.
+    """
 
     name: str
     row: np.ndarray
@@ -20,6 +23,11 @@ class System:
     definite: bool = False
     encircles: bool = False
     layouts: tuple[str, ...] = field(default=("coo", "csr", "csr32", "values"))
+    m: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.n if self.m is None else self.m, self.n)
 
     @property
     def complex(self) -> bool:
@@ -27,14 +35,14 @@ class System:
 
     @cached_property
     def dense(self) -> np.ndarray:
-        dense = np.zeros((self.n, self.n), self.values.dtype)
+        dense = np.zeros(self.shape, self.values.dtype)
         np.add.at(dense, (self.row, self.col), self.values)
         return dense
 
     @cached_property
     def stored(self) -> np.ndarray:
         """Where an entry is stored, zero or not."""
-        stored = np.zeros((self.n, self.n), bool)
+        stored = np.zeros(self.shape, bool)
         stored[self.row, self.col] = True
         return stored
 
@@ -120,8 +128,8 @@ PAIRS = [(method, system) for method in METHODS for system in SYSTEMS if unsuite
 
 
 def right_hand_side(system: System, columns: int | None, seed: int = 3) -> np.ndarray:
-    """A random right-hand side, (n,) or (n, columns), of the system's field."""
+    """A random right-hand side, (m,) or (m, columns), of the system's field."""
     rng = np.random.default_rng(seed)
-    shape = (system.n,) if columns is None else (system.n, columns)
+    shape = (system.shape[0],) if columns is None else (system.shape[0], columns)
     b = rng.standard_normal(shape)
     return b + 1j * rng.standard_normal(shape) if system.complex else b

@@ -102,7 +102,7 @@ def test_a_method_refuses_what_it_does_not_know(package, method):
     """An option accepted and ignored."""
     system = usual(method)
     problem = package.Problem(system, right_hand_side(system, None))
-    with pytest.raises(TypeError, match=rf"{method} accepts the keyword arguments .*; got tolerance"):
+    with pytest.raises(TypeError, match=rf"{method} accepts (the|no) keyword arguments.*; got tolerance"):
         problem.solve(package.method(method), tolerance=1e-3)
 
 

@@ -79,15 +79,18 @@ def applied(M: Any, v: np.ndarray) -> np.ndarray:
 class Problem:
     """A system and a right-hand side as differentiable inputs of the package, in one layout and dtype."""
 
+    function = staticmethod(tsgu.sparse_generic_solve)
+
     def __init__(
         self,
         system: System,
         b: np.ndarray,
         layout: str = "values",
         dtype: Any = None,
-        solve: Callable[..., torch.Tensor] = tsgu.sparse_generic_solve,
+        solve: Callable[..., torch.Tensor] | None = None,
     ) -> None:
-        self._solve = solve
+        if solve is not None:
+            self.function = solve
         dtype = np.result_type(system.values, b) if dtype is None else dtype
         self.system = system
         self.layout = layout
@@ -98,7 +101,7 @@ class Problem:
             self.A = None
         else:
             place = torch.from_numpy(np.stack([system.row, system.col]))
-            coo = torch.sparse_coo_tensor(place, self.values, (system.n, system.n), check_invariants=False)
+            coo = torch.sparse_coo_tensor(place, self.values, system.shape, check_invariants=False)
             self.A = coo if layout == "coo" else _csr(coo, torch.int32 if layout == "csr32" else torch.int64)
             self.A.requires_grad_()
 
@@ -107,17 +110,17 @@ class Problem:
             return self.A
         row, col = torch.from_numpy(self.system.row), torch.from_numpy(self.system.col)
         values = self.values if values is None else values
-        return tsgu.SparseMatrix.from_coo(row, col, values, (self.system.n, self.system.n))
+        return tsgu.SparseMatrix.from_coo(row, col, values, self.system.shape)
 
     def solve(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> np.ndarray:
         with torch.no_grad():
-            return self._solve(self.matrix(), self.b, solver, transpose, **kwargs).numpy()
+            return self.function(self.matrix(), self.b, solver, transpose, **kwargs).numpy()
 
     def gradients(
         self, w: np.ndarray, solver: Any = None, transpose: Any = None, **kwargs: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gradients of Re <w, x> with respect to each given value, and to b."""
-        x = self._solve(self.matrix(), self.b, solver, transpose, **kwargs)
+        x = self.function(self.matrix(), self.b, solver, transpose, **kwargs)
         leaf = self.values if self.A is None else self.A
         grad_a, grad_b = torch.autograd.grad(x, (leaf, self.b), array(w).to(x.dtype))
         if self.A is not None:
@@ -132,7 +135,7 @@ class Problem:
 
     def hessian_products(self, w, direction, solver: Any = None, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
         """Second derivatives of Re <w, x x> along a direction in (values, b), for the layout "values"."""
-        x = self._solve(self.matrix(), self.b, solver, **kwargs)
+        x = self.function(self.matrix(), self.b, solver, **kwargs)
         loss = (array(w).conj() * x * x).sum().real
         leaves = (self.values, self.b)
         grads = torch.autograd.grad(loss, leaves, create_graph=True)
@@ -144,7 +147,7 @@ class Problem:
         """Directional derivative of x in forward mode, for the layout "values"."""
 
         def function(values, b):
-            return self._solve(self.matrix(values), b, solver, **kwargs)
+            return self.function(self.matrix(values), b, solver, **kwargs)
 
         primals = self.values.detach(), self.b.detach()
         return torch.func.jvp(function, primals, tuple(array(d) for d in direction))[1].numpy()
@@ -154,8 +157,14 @@ class Problem:
         fixed = self.values.detach(), self.b.detach()
         args = tuple(f if a is None else array(a) for a, f in zip((values, b), fixed, strict=True))
         dims = tuple(None if a is None else 0 for a in (values, b))
-        function = lambda v, c: self._solve(self.matrix(v), c, solver, **kwargs)  # noqa: E731
+        function = lambda v, c: self.function(self.matrix(v), c, solver, **kwargs)  # noqa: E731
         return torch.func.vmap(function, dims)(*args).numpy()
+
+
+class LeastSquares(Problem):
+    """The same for a rectangular system."""
+
+    function = staticmethod(tsgu.sparse_generic_lstsq)
 
 
 record = tsgu.record

@@ -30,6 +30,14 @@ ADVICE = {
     ),
     "overflow": "The solution exceeds the largest number of its dtype. Scale the system, or solve in double precision.",
     "inaccurate": "Too many digits were lost on the way. Scale rows and columns of A, or solve in double precision.",
+    "ill-conditioned": (
+        "The condition number of A passes conlim. Scale the columns of A, give damp > 0, or raise conlim if the digits "
+        "that are left are enough."
+    ),
+    "rank deficient": (
+        "The columns of A are linearly dependent to working precision, so that the minimiser is not unique and has no "
+        "derivative. Remove columns or give damp > 0."
+    ),
     "not verified": "",
     "residual above verify": (
         "The solver given returned without solving the system. Tighten its tolerance, or pass verify=None if this "
@@ -37,6 +45,13 @@ ADVICE = {
     ),
 }
 """What to do about each status; no advice where nothing is wrong."""
+
+LEAST_SQUARES_ADVICE = {
+    "iteration limit": "Raise maxiter, scale the columns of A, or give damp > 0.",
+    "stagnation": "The residual stopped falling. Scale the columns of A, raise atol and btol, or use double precision.",
+    "breakdown": "The recurrence broke down: the entries of A differ in scale by more than the precision holds.",
+}
+"""For lsmr, which has no preconditioner, and whose systems direct cannot solve."""
 
 SEVERITY = {status: rank for rank, status in enumerate(("converged", "not verified", "accuracy limit"))}
 
@@ -80,11 +95,13 @@ class SolveInfo:
     status : str
         The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
         "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular", "overflow",
-        "non-finite", "residual above verify", or "not verified".
+        "non-finite", "ill-conditioned", "rank deficient", "residual above verify", or "not verified".
     iterations : int or None
         The most steps that a column took.
     residual : float or None
-        The largest true relative residual ``||b - A x|| / ||b||`` of the columns.
+        The largest true relative residual ``||b - A x|| / ||b||`` of the columns. For least squares, where r = b - A x
+        does not vanish, the smaller of that and the relative optimality ``||A^H r|| / (||A|| ||r||)``, in the Frobenius
+        norm of A.
     history : ndarray or None
         Relative residual after each step, as the method's recurrence has it, of the column with the most steps.
     seconds : float or None
@@ -281,7 +298,9 @@ def describe(info: SolveInfo, target: float | None, advice: str = "") -> str:
     reached += [] if target is None else [f"target {target:.1e}"]
     reached += [] if column.iterations is None else [f"{column.iterations} steps"]
     facts = "; ".join([part for part in (place, ", ".join(reached)) if part])
-    return f"{info.method} on the {system}: {column.status}; {facts}. {advice or ADVICE[column.status]}"
+    usual = LEAST_SQUARES_ADVICE if info.method == "lsmr" else {}
+    advice = advice or usual.get(column.status, ADVICE[column.status])
+    return f"{info.method} on the {system}: {column.status}; {facts}. {advice}"
 
 
 def _user_frame() -> int:

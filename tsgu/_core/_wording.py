@@ -1,5 +1,7 @@
 """The words of the argument errors: the argument by name, what is accepted, what arrived, and the remedy."""
 
+from collections.abc import Sequence
+
 DTYPES = "float32, float64, complex64 or complex128"
 
 
@@ -14,8 +16,38 @@ def layout(name: str, accepted: str, got: str, remedy: str = "") -> str:
 def not_square(shape: tuple[int, ...], kind: str) -> str:
     return (
         f"A must be square, (n, n); got {shape} in layout {kind}. "
-        "For rectangular systems minimise |A x - B| with a least-squares solver."
+        "For rectangular systems minimise |A x - B| by sparse_generic_lstsq (in JAX: lstsq)."
     )
+
+
+def not_tall(shape: tuple[int, ...], kind: str) -> str:
+    return (
+        f"A must have at least as many rows as columns, (m, n) with m >= n; got {shape} in layout {kind}. "
+        "The minimiser of an underdetermined system is not unique: add equations, or use lsmr with damp > 0."
+    )
+
+
+def empty_columns(columns: Sequence[int]) -> str:
+    some = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+    return (
+        f"A must have full column rank; got {len(columns)} columns without a stored entry: {some}. Remove them, or use "
+        "lsmr with damp > 0."
+    )
+
+
+def damp_of_another(method: str) -> str:
+    return (
+        f"damp must be zero unless lsmr solves both systems, since the gradient depends on it; got it for {method}. "
+        "Stack damp times the identity below A, and zeros below B."
+    )
+
+
+def not_for_rectangular(name: str, method: str) -> str:
+    return f"{name} must be lsmr, or a least-squares solver from outside; got {method}, which solves square systems."
+
+
+def damp_in_a_solve() -> str:
+    return "damp must be zero where lsmr solves a square system; use it in sparse_generic_lstsq (in JAX: lstsq)."
 
 
 def not_matrix(shape: tuple[int, ...], kind: str) -> str:
@@ -78,8 +110,8 @@ def verify(got: object) -> str:
     return f"verify must be a positive number, or None to leave the result unchecked; got {got!r}."
 
 
-def x0_shape(expected: tuple[int, ...], got: tuple[int, ...]) -> str:
-    return f"x0 must have the shape of B, {expected}; got {got}."
+def x0_shape(expected: tuple[int, ...], got: tuple[int, ...], like: str = "B") -> str:
+    return f"x0 must have the shape of {like}, {expected}; got {got}."
 
 
 def result(name: str, expected: str, got: str) -> str:

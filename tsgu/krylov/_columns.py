@@ -55,6 +55,12 @@ class Column:
         """sqrt(a^2 + b^2) of real numbers."""
         return math.hypot(a, b)
 
+    def larger(self, a: Scalar, b: Scalar) -> Scalar:
+        return max(a, b)
+
+    def smaller(self, a: Scalar, b: Scalar) -> Scalar:
+        return min(a, b)
+
     def dots(self, basis: Tensor, v: Tensor) -> Scalar:
         """u^H v for each u of a basis (m, n), shape (m,)."""
         return torch.mv(basis.conj(), v).numpy()
@@ -106,6 +112,12 @@ class HostColumns:
     def hypot(self, a: Scalar, b: Scalar) -> Scalar:
         return np.hypot(a, b)
 
+    def larger(self, a: Scalar, b: Scalar) -> Scalar:
+        return np.maximum(a, b)
+
+    def smaller(self, a: Scalar, b: Scalar) -> Scalar:
+        return np.minimum(a, b)
+
     def dots(self, basis: Tensor, v: Tensor) -> Scalar:
         return torch.einsum("mnk,nk->mk", basis.conj(), v).numpy()
 
@@ -152,6 +164,12 @@ class DeviceColumns:
 
     def hypot(self, a: Scalar, b: Scalar) -> Scalar:
         return torch.hypot(a, b)
+
+    def larger(self, a: Scalar, b: Scalar) -> Scalar:
+        return torch.maximum(a, b)
+
+    def smaller(self, a: Scalar, b: Scalar) -> Scalar:
+        return torch.minimum(a, b)
 
     def dots(self, basis: Tensor, v: Tensor) -> Scalar:
         return torch.einsum("mnk,nk->mk", basis.conj(), v)

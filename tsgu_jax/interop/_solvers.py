@@ -18,7 +18,7 @@ import tsgu_jax
 from tsgu import _method as torch_method
 from tsgu._core import _wording
 from tsgu._core._status import recording
-from tsgu_jax import _checks, _report
+from tsgu_jax import _checks, _host, _report
 from tsgu_jax._method import Bound, Method
 from tsgu_jax._report import Label, Outcome
 from tsgu_jax.interop._convert import coo_tensor, csr_tensor, to_jax, to_torch
@@ -169,12 +169,13 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
                 raise TypeError(_wording.result(name, f"a tensor of shape {B.shape}", type(x).__name__))
             return x.detach().resolve_conj().resolve_neg().cpu().numpy().astype(B.dtype)
 
-        return jax.pure_callback(
+        x: Array = _host.call(
             on_host,
             jax.ShapeDtypeStruct(B.shape, B.dtype),
             *(leaves[place] for place in places),
             vmap_method="sequential",
         )
+        return x
 
     solve.__name__ = name
     return solve

@@ -1,0 +1,194 @@
+"""The differentiable sparse least squares."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.sparse import BCOO, BCSR
+
+from tsgu_jax import _checks, _implicit_lstsq
+from tsgu_jax._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
+from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._report import Outcome
+from tsgu_jax._solve import converted, decompose, over_batch, tell
+from tsgu_jax.krylov import lsmr
+
+
+def lstsq(
+    A: BCOO | BCSR | SparseMatrix,
+    B: Any,
+    lstsq: Callable[..., Any] | None = None,
+    transpose_lstsq: Callable[..., Any] | None = None,
+    *,
+    verify: float | None = 1e-3,
+    **kwargs: Any,
+) -> Array:
+    r"""Minimise ||A X - B|| for sparse tall A and dense B, with gradients that keep A's sparsity.
+
+    A has full column rank, so that the minimiser is unique. The gradients follow from the augmented system, whatever
+    solves the problem: with R = B - A X and upstream gradient G, in JAX's convention for complex numbers,
+
+    .. math:: A^T Y = G, \qquad Z = \operatorname*{argmin}_Z \|\overline{A} Z + Y\|, \qquad \bar B = -\overline{A} Z,
+              \qquad \bar A_{ij} = \sum_k \bigl((\overline{A} Z)_{ik} X_{jk} - \overline{R_{ik} Z_{jk}}\bigr)
+              \text{ at the stored entries } (i, j).
+
+    Parameters
+    ----------
+    A : BCOO, BCSR or SparseMatrix, shape (m, n), m >= n
+        float32, float64, complex64 or complex128. Repeated positions are added, padding entries are ignored. A
+        SparseMatrix may hold a batch of values on one pattern, shape (batch, m, n).
+    B : Array, shape (m,) or (m, k); for a batch (batch, m) or (batch, m, k)
+        Right-hand sides. Where the dtypes differ, both are promoted, with a warning, and each gradient has the dtype of
+        its own input.
+    lstsq : callable, optional
+        ``lstsq(A, B, **kwargs) -> X`` or ``(X, info)``: :data:`lsmr`, which is the default, or any other callable,
+        which then receives A in the type given and is not differentiated through.
+    transpose_lstsq : callable, optional
+        ``transpose_lstsq(A, G, **kwargs) -> Y``, for the gradients: the Y of minimum norm with A^T Y = G. By default
+        ``lstsq`` is applied to the transpose of A. (Another Y with A^T Y = G leads to the same gradients; the smallest
+        one loses the fewest digits.)
+    verify : float or None, optional
+        What is reported of a callable from outside this package: for A, where both the relative residual and the
+        relative optimality ``||A^H r|| / (||A|| ||r||)`` are larger, for A^T where the relative residual is; None
+        leaves results unchecked. LSMR checks its own targets.
+    **kwargs
+        Passed to both solvers as they are; LSMR refuses those that it does not know. ``x0`` goes to the forward solve
+        alone. ``damp`` is for LSMR in both roles, since the gradient depends on it.
+
+    Returns
+    -------
+    Array
+        X, shape (n,) or (n, k). Differentiable with respect to ``A.data`` (or the values of a SparseMatrix) and B, to
+        any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
+        and repeated entries receive the gradient of their sum.
+
+    Raises
+    ------
+    ValueError
+        If A is not sparse or B not an array; if A has more columns than rows, or a column without a stored entry, and
+        ``damp`` is zero; if B does not match A; outside of compiled functions, if A, B or x0 has entries that are not
+        finite; if an argument is out of range.
+    TypeError
+        If A is in another format or B is not dense; if a dtype is not supported, or NumPy arrays in double precision
+        are given while 64-bit types are turned off; if a solver is not callable, or for square systems alone, or
+        returns something else than the solution; if LSMR does not have a keyword argument; if ``damp`` is given for
+        another solver.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a column misses its target, in the forward or in the adjoint; if A is found to be rank deficient or
+        ill-conditioned. A rank that is deficient up to rounding may show in the adjoint alone: the minimiser that LSMR
+        finds is then the smallest of many, and has no derivative.
+    UserWarning
+        If A and B have different dtypes.
+
+    See Also
+    --------
+    lsmr : the default method, and its arguments.
+    record : what each solve did. Under ``jit``, for functions that are first called inside it, and without times.
+
+    References
+    ----------
+    G. H. Golub and V. Pereyra, SIAM J. Numer. Anal. 10 (1973), 413-432; A. Bjorck, *Numerical Methods for Least Squares
+    Problems*, SIAM 1996, section 1.1.4, for the augmented system.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]))
+    >>> b = jnp.array([0.0, 1.0, 5.0])
+    >>> tsgu_jax.lstsq(A, b).round(4)  # the line closest to three points
+    Array([-0.5,  2.5], dtype=float32)
+    >>> slope = jax.grad(lambda b: tsgu_jax.lstsq(A, b)[1])(b)  # how the slope follows the points
+    >>> print(*(f"{s:.2f}" for s in slope[jnp.array([0, 2])]))
+    -0.50 0.50
+    """
+    return differentiable(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
+
+
+def differentiable(
+    A: Any,
+    B: Any,
+    lstsq: Callable[..., Any],
+    transpose_lstsq: Callable[..., Any] | None,
+    verify: float | None,
+    kwargs: Mapping[str, Any],
+) -> Array:
+    """Check, bring A to values on a pattern, and apply the rule."""
+    plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify)
+    plan.check()
+    _check_problem(A, B, plan.is_damped)
+    B = _checks.as_array("B", B)
+    values, pattern, given = decompose(A)
+    if not plan.is_damped:
+        _checks.check_no_empty_column(pattern)
+    _checks.check_finite("A", values)
+    dtype = values.dtype
+    values, B = _checks.promote(values, B)
+    if not isinstance(given, SparseMatrix) and values.dtype != dtype:
+        given = converted(given, values.dtype)
+    _checks.check_finite("B", B)
+    batch = B.shape[: values.ndim - 1]
+    shape = (*batch, pattern.shape[1], *B.shape[values.ndim :])
+    x0 = kwargs.get("x0")
+    x0 = None if x0 is None else _checks.start(x0, B, shape)
+    _checks.check_finite("x0", x0)
+    system = plan.system(pattern, given, B.dtype)
+    if B.size == 0 or 0 in shape:
+        return jnp.zeros(shape, B.dtype)
+    return _run(plan, system, values, B, x0)
+
+
+def _run(plan: LeastSquaresPlan, system: LeastSquaresSystem, values: Array, B: Array, x0: Array | None) -> Array:
+    if not _checks.is_traced(system, values, B, x0):
+        began = time.perf_counter()
+        x, outcome = (_compiled_primal if plan.is_own else _primal)(system, values, B, x0)
+        if not _checks.is_traced(x, outcome):
+            tell(system, outcome, began, values.ndim == 2)
+            return x
+        # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
+        # function for which these are constants.
+    return (_compiled_rule if plan.is_own else _rule)(system, values, B, x0)
+
+
+def _rule(system: LeastSquaresSystem, values: Array, B: Array, x0: Array | None) -> Array:
+    x: Array = over_batch(partial(_implicit_lstsq.lstsq, system), values, x0)(values, B, x0)
+    return x
+
+
+def _primal(system: LeastSquaresSystem, values: Array, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+    """The solve alone, for concrete arrays: what became of it comes back as arrays too."""
+
+    def solve(values: Array, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        x, _, outcome = system.prepared(values).least_squares(system.extended(B), x0)
+        return x, outcome
+
+    solved: tuple[Array, Outcome] = over_batch(solve, values, x0)(values, B, x0)
+    return solved
+
+
+_compiled_rule = jax.jit(_rule)
+_compiled_primal = jax.jit(_primal)
+"""Compiled once for each structure: the arrays of a problem, its indices too, are arguments."""
+
+
+def _check_problem(A: Any, B: Any, damped: bool) -> None:
+    if isinstance(A, SparseMatrix):
+        kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
+    else:
+        _checks.check_sparse_matrix(A)
+        kind, batch = type(A).__name__, None
+    _checks.check_rhs_kind(B)
+    if not damped:
+        _checks.check_tall(tuple(A.shape), kind)
+    _checks.check_rhs(B, A.shape[-2], batch)
+    _checks.check_dtype("A", A)
+    _checks.check_dtype("B", B)
