@@ -1,7 +1,6 @@
-"""The two packages against each other: same systems, same methods, same answers, derivatives, reports and words.
+"""The two packages against each other: same systems, same solves, same answers and derivatives.
 
-Nothing here is compared to a dense truth; the contract suite does that for each package. JAX runs compiled, with the
-indices as arguments, so that one program serves all systems of a size.
+Nothing here is compared to a dense truth; the contract suite does that for each package.
 """
 
 from functools import cache
@@ -13,19 +12,16 @@ pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("jax", reason="needs jax")
 
 import jax
-import jax.numpy as jnp
-import torch
-from jax.experimental.sparse import BCOO
 
 import tsgu
 import tsgu_jax
+from tests.contract import problems
 from tests.contract.cases import RTOL, direction, options
-from tests.contract.compare import assert_close, tolerance
-from tests.contract.systems import BY_NAME, PAIRS, System, right_hand_side
+from tests.contract.compare import tolerance
+from tests.contract.systems import BY_NAME, PAIRS, right_hand_side
+from tests.contract.triangles import triangle
+from tests.parity import SINGLE, Solver, compare
 from tsgu import _implicit, _products, _system
-
-ENTRIES = 400
-"""Every system is padded to as many entries, which a BCOO may be."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,110 +31,76 @@ def x64():
         jax.effects_barrier()
 
 
-def padded(system: System, values: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Data and indices of a BCOO; padding holds numbers that must not matter."""
-    extra = ENTRIES - values.size
-    place = np.stack([system.row, system.col], axis=1)
-    indices = np.concatenate([place, np.full((extra, 2), system.n)]).astype(np.int32)
-    return jnp.asarray(np.concatenate([values, np.full(extra, 7.0, values.dtype)])), jnp.asarray(indices)
-
-
 @cache
-def compiled(method: str, n: int, rtol: float, second: bool):
-    """(data, indices, b, w, tangents of data and b) -> solution, gradients, tangent, second derivatives; for JAX."""
-
-    def run(data, indices, b, w, ddata, db):
-        def solution(data, b):
-            A = BCOO((data, indices), shape=(n, n))
-            return tsgu_jax.solve(A, b, getattr(tsgu_jax, method), **options(method, rtol))
-
-        def gradients(data, b):
-            x, back = jax.vjp(solution, data, b)
-            return x, back((w.conj() * (2 * x if second else 1)).astype(x.dtype))
-
-        if not second:
-            return gradients(data, b)
-        (x, grads), (dx, dgrads) = jax.jvp(gradients, (data, b), (ddata, db))
-        return x, grads, dx, dgrads
-
-    return jax.jit(run)
+def solver(method: str, rtol: float) -> Solver:
+    return Solver(
+        lambda A, b: tsgu_jax.solve(A, b, getattr(tsgu_jax, method), **options(method, rtol)),
+        lambda A, b: tsgu.sparse_generic_solve(A, b, getattr(tsgu, method), **options(method, rtol)),
+    )
 
 
-def jax_results(method, system, b, w, along, dtype, rtol, second):
-    """In torch's convention: the gradient with respect to the conjugate."""
-    data, indices = padded(system, system.values.astype(dtype))
-    ddata, _ = padded(system, along[0].astype(dtype))
-    arrays = (jnp.asarray(a.astype(dtype)) for a in (b, w, along[1]))
-    b, w, db = arrays
-    results = compiled(method, system.n, rtol, second)(data, indices, b, w, ddata, db)
-    jax.effects_barrier()
-    count = system.values.size
-    cut = [np.asarray(a) for a in jax.tree.leaves(results)]
-    gradients = [1, 4] if second else [1]
-    for place in gradients:
-        assert not cut[place][count:].any(), "padding has a gradient"
-        cut[place] = cut[place][:count].conj()
-        cut[place + 1] = cut[place + 1].conj()
-    return cut
-
-
-def torch_results(method, system, b, w, along, dtype, rtol, second):
-    """The same in torch. The loss is Re <w, x>, or Re <w, x x> where second derivatives are taken."""
-    values = torch.tensor(system.values.astype(dtype), requires_grad=True)
-    b, w, db = (torch.tensor(a.astype(dtype)) for a in (b, w, along[1]))
-    b.requires_grad_()
-    row, col = torch.from_numpy(system.row), torch.from_numpy(system.col)
-
-    def solution(values, b):
-        A = tsgu.SparseMatrix.from_coo(row, col, values, (system.n, system.n))
-        return tsgu.sparse_generic_solve(A, b, getattr(tsgu, method), **options(method, rtol))
-
-    x = solution(values, b)
-    loss = (w.conj() * (x * x if second else x)).sum().real
-    grads = torch.autograd.grad(loss, (values, b), create_graph=second)
-    if not second:
-        return [a.detach().numpy() for a in (x, *grads)]
-    tangents = torch.tensor(along[0].astype(dtype)), db
-    dx = torch.func.jvp(solution, (values.detach(), b.detach()), tangents)[1]
-    # The derivative of the gradient along a direction is the gradient of its inner product with it: the Hessian of a
-    # real loss is symmetric.
-    inner = sum((d.conj() * g).sum().real for d, g in zip(tangents, grads, strict=True))
-    seconds = torch.autograd.grad(inner, (values, b))
-    return [a.detach().numpy() for a in (x, *grads, dx, *seconds)]
-
-
-NAMES = ("solution", "gradient of values", "gradient of b", "tangent", "second derivative, values", "and b")
-
-
-def compare(method: str, system: System, dtype, rtol: float, second: bool) -> None:
-    """Every result of the two packages at every stored entry."""
-    b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
+def compare_methods(method, system, dtype, rtol, second):
+    b, w = (right_hand_side(system, 2, seed).astype(dtype) for seed in (3, 4))
     along = direction(system, b)
     if method in ("linear_cg", "minres"):  # which a matrix off the Hermitian ones is not meant for
         along = np.zeros_like(along[0]), along[1]
-    dtype = np.result_type(dtype, system.values.dtype) if dtype == np.float64 else SINGLE[system.values.dtype]
-    ours = [run(method, system, b, w, along, dtype, rtol, second) for run in (jax_results, torch_results)]
     tol = tolerance(system.condition, np.finfo(dtype).dtype, rtol, order=4 if second else 2)
-    for name, got, expected in zip(NAMES, *ours, strict=False):
-        assert got.dtype == expected.dtype
-        assert_close(got, expected, tol, f"{name}, JAX against torch")
+    compare(solver(method, rtol), system, b, w, along, tol, second)
 
 
-SINGLE = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.complex64)}
-LARGE = [(method, system) for method, system in PAIRS if system.n > 1]
-pairs = pytest.mark.parametrize(("method", "system"), LARGE, ids=str)
+pairs = pytest.mark.parametrize(("method", "system"), [pair for pair in PAIRS if pair[1].n > 1], ids=str)
 
 
 @pairs
 def test_solutions_gradients_tangents_and_second_derivatives_agree(method, system):
     """A rule that one package applies in another way than the other."""
-    compare(method, system, np.float64, RTOL, second=True)
+    compare_methods(method, system, system.values.dtype, RTOL, second=True)
 
 
 @pairs
 def test_single_precision_agrees_to_single_precision(method, system):
     """A tolerance or a scale that one package takes from double precision."""
-    compare(method, system, np.float32, 1e-6, second=False)
+    compare_methods(method, system, SINGLE[system.values.dtype], 1e-6, second=False)
+
+
+@cache
+def triangular(upper: bool, unit: bool, transpose: bool) -> Solver:
+    return Solver(
+        lambda A, b: tsgu_jax.triangular_solve(A, b, upper, unit, transpose),
+        lambda A, b: tsgu.sparse_triangular_solve(A, b, upper, unit, transpose),
+    )
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize(("upper", "unit", "transpose"), [(True, False, True), (False, True, False)])
+def test_triangular_solves_agree(upper, unit, transpose, complex_):
+    """A triangle, a unit diagonal or a transpose that one package reads in another way."""
+    case = triangle(upper, unit, transpose, complex_=complex_, shuffle=True)
+    b, w = (right_hand_side(case.system, 2, seed) for seed in (3, 4))
+    tol = tolerance(case.condition, np.float64, 0.0, order=4)
+    compare(triangular(upper, unit, transpose), case.system, b, w, direction(case.system, b), tol, second=True)
+
+
+@cache
+def least_squares(damp: float) -> Solver:
+    kwargs = {"atol": 1e-13, "btol": 1e-13, "conlim": 0.0, "damp": damp}
+    return Solver(
+        lambda A, b: tsgu_jax.lstsq(A, b, **kwargs),
+        lambda A, b: tsgu.sparse_generic_lstsq(A, b, **kwargs),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "damp"), [("real", 0.5), ("explicit zeros", 0.5), ("duplicates", 0.0), ("complex", 0.0)]
+)
+def test_least_squares_agree(name, damp):
+    """One of the two terms of the gradient, or the damping in it, in one package alone."""
+    problem = problems.BY_NAME[name]
+    rng = np.random.default_rng(1)
+    sides = [rng.standard_normal((size, 2)).astype(problem.values.dtype) for size in (*problem.shape, problem.shape[0])]
+    along = rng.standard_normal(problem.values.size).astype(problem.values.dtype), sides[2]
+    tol = problems.accuracy(problem, order=4)
+    compare(least_squares(damp), problem, sides[0], sides[1], along, tol, second=True)
 
 
 WRONG_RULES = {
@@ -165,14 +127,13 @@ def test_a_wrong_rule_is_noticed(monkeypatch, fault):
         monkeypatch.setattr(_implicit._Solve, "backward", staticmethod(_swapped_backward))
     system = BY_NAME["complex general"]
     with pytest.raises(AssertionError, match=f"(?s)({WRONG_RULES[fault]}).*off by.*worst entries"):
-        compare("direct", system, np.float64, RTOL, second=True)
+        compare_methods("direct", system, system.values.dtype, RTOL, second=True)
 
 
 def _swapped_backward(ctx, g):
     """The adjoint solve differentiated as a solve with A whose solvers are swapped, not as one with A^H."""
     values, x = ctx.saved_tensors
-    lam = _implicit._apply(
-        _implicit._Solve, values, g.conj().resolve_conj(), None, ctx.system, not ctx.transposed, False
-    )
+    g = g.conj().resolve_conj()
+    lam = _implicit._apply(_implicit._Solve, values, g, None, ctx.system, not ctx.transposed, False)
     lam = lam.conj().resolve_conj()
     return -_implicit.sampled(lam, x, ctx.system.pattern), lam, None, None, None, None

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit_lstsq
 from tsgu._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
@@ -105,6 +106,10 @@ def sparse_generic_lstsq(
     >>> A.grad.is_sparse
     True
     """
+    if has_torch_function_variadic(A, B):  # as for sparse_generic_solve
+        return handle_torch_function(
+            sparse_generic_lstsq, (A, B), A, B, lstsq, transpose_lstsq, verify=verify, **kwargs
+        )
     return differentiable(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
 
 

@@ -5,6 +5,7 @@ import time
 import scipy.sparse as sp
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit, _products
 from tsgu._core import _status, _substitution, _wording
@@ -88,6 +89,8 @@ def sparse_triangular_solve(
     tensor([[-0.3750,  0.0000],
             [-0.2500, -0.5000]])
     """
+    if has_torch_function_variadic(A, B):  # as for sparse_generic_solve
+        return handle_torch_function(sparse_triangular_solve, (A, B), A, B, upper, unitriangular, transpose)
     for name, flag in (("upper", upper), ("unitriangular", unitriangular), ("transpose", transpose)):
         _checks.check_flag(name, flag)
     check_system(A, B, batches=True)

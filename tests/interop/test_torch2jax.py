@@ -121,6 +121,34 @@ def test_methods_alone_fixed_matrices_and_wrapped_methods_are_known_too():
     np.testing.assert_allclose(fixed(b), b / 3, rtol=1e-4)
 
 
+def test_triangular_systems_and_least_squares_are_known_too():
+    """A solve that is run by torch on arrays of JAX, or the wrong triangle."""
+    rng = np.random.default_rng(5)
+    dense = np.tril(rng.standard_normal((N, N)) + 3 * np.eye(N)).astype(np.float32)
+    row, col = map(torch.from_numpy, np.nonzero(dense))
+    values, b = jnp.asarray(dense[row, col]), jnp.asarray(inputs()[1])
+
+    def triangular(values, b):
+        A = tsgu.SparseMatrix.from_coo(row, col, values, (N, N))
+        return tsgu.sparse_triangular_solve(A, b, upper=False, transpose=True)
+
+    np.testing.assert_allclose(torch2jax.t2j(triangular)(values, b), np.linalg.solve(dense.T, b), rtol=1e-4, atol=1e-5)
+
+    narrow = torch.stack([row, col % 3])
+
+    def least_squares(values, b):
+        A = torch.sparse_coo_tensor(narrow, values, (N, 3)).coalesce()
+        return tsgu.sparse_generic_lstsq(A, b, atol=1e-7), tsgu.lsmr(A, b, damp=0.1)
+
+    tall = np.zeros((N, 3), np.float32)
+    np.add.at(tall, (row, col % 3), values)
+    plain = torch2jax.t2j(lambda v, b: least_squares(v, b)[0])
+    np.testing.assert_allclose(plain(values, b), np.linalg.lstsq(tall, b)[0], rtol=1e-3, atol=1e-4)
+    damped = torch2jax.t2j(lambda v, b: least_squares(v, b)[1])
+    expected = np.linalg.solve(tall.T @ tall + 0.01 * np.eye(3), tall.T @ b)
+    np.testing.assert_allclose(damped(values, b), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_matrices_have_what_lies_between_assembling_and_solving():
     """A transpose or a product that is the one of the other matrix."""
     values, b = map(jnp.asarray, inputs())

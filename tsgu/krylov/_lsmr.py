@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu.krylov._columns import Arithmetic, Scalar
 from tsgu.krylov._least_squares import Kernel, least_squares_method
@@ -182,5 +183,14 @@ def lsmr(
     """
     from tsgu._lstsq import differentiable  # the frontend knows its default method
 
-    arguments = {"damp": damp, "atol": atol, "btol": btol, "conlim": conlim, "maxiter": maxiter, "x0": x0}
+    arguments: dict[str, Any] = {
+        "damp": damp,
+        "atol": atol,
+        "btol": btol,
+        "conlim": conlim,
+        "maxiter": maxiter,
+        "x0": x0,
+    }
+    if has_torch_function_variadic(A, B):
+        return handle_torch_function(lsmr, (A, B), A, B, **arguments)
     return differentiable(A, B, lsmr, None, None, arguments)

@@ -162,6 +162,26 @@ def _sparse_generic_solve(
     return Torchish(x)
 
 
+@_stands_for(tsgu.sparse_triangular_solve)
+def _sparse_triangular_solve(A: Any, B: Any, *args: Any, **kwargs: Any) -> Any:
+    return Torchish(tsgu_jax.triangular_solve(_matrix("A", A), _array("B", B), *args, **kwargs))
+
+
+@_stands_for(tsgu.sparse_generic_lstsq)
+def _sparse_generic_lstsq(
+    A: Any, B: Any, lstsq: Any = None, transpose_lstsq: Any = None, *, verify: float | None = 1e-3, **kwargs: Any
+) -> Any:
+    x = tsgu_jax.lstsq(
+        _matrix("A", A),
+        _array("B", B),
+        _method("lstsq", lstsq),
+        _method("transpose_lstsq", transpose_lstsq),
+        verify=verify,
+        **{name: _argument(name, value) for name, value in kwargs.items()},
+    )
+    return Torchish(x)
+
+
 def _method(name: str, solver: Any) -> Any:
     """The method of tsgu_jax with the name of one of tsgu."""
     if solver is None:
@@ -170,7 +190,7 @@ def _method(name: str, solver: Any) -> Any:
         kind = getattr(solver, "__name__", type(solver).__name__)
         raise TypeError(
             f"{name} must be a method of tsgu inside torch2jax.t2j, such as tsgu.linear_cg, or None; got {kind}. "
-            "To call another torch solver from JAX use tsgu_jax.solve with tsgu_jax.interop.torch_solver."
+            "To call another torch solver from JAX use tsgu_jax with tsgu_jax.interop.torch_solver."
         )
     return getattr(tsgu_jax, solver.name)
 
@@ -231,6 +251,7 @@ def _called_alone(method: torch_method.Method[Any]) -> Callable[..., Any]:
 
 for _each in (tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres, tsgu.direct):
     _stands_for(_each)(_called_alone(_each))
+_stands_for(tsgu.lsmr)(lambda A, B, **kwargs: _sparse_generic_lstsq(A, B, tsgu.lsmr, **kwargs))
 
 
 def _quotient(x: Any, y: Any) -> Array:
