@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
     from tsgu._direct import direct
     from tsgu._lstsq import sparse_generic_lstsq
-    from tsgu._matrix import Pattern, SparseMatrix
+    from tsgu._matrix import SparseMatrix
+    from tsgu._pattern import Pattern
     from tsgu._solve import sparse_generic_solve
     from tsgu._triangular import sparse_triangular_solve
     from tsgu.krylov import bicgstab, gmres, linear_cg, lsmr, minres
@@ -42,7 +43,8 @@ _HOME = {
     "tsgu._core._status": ("ColumnInfo", "ConvergenceWarning", "Log", "SolveInfo", "record"),
     "tsgu._direct": ("direct",),
     "tsgu._lstsq": ("sparse_generic_lstsq",),
-    "tsgu._matrix": ("Pattern", "SparseMatrix"),
+    "tsgu._matrix": ("SparseMatrix",),
+    "tsgu._pattern": ("Pattern",),
     "tsgu._solve": ("sparse_generic_solve",),
     "tsgu._triangular": ("sparse_triangular_solve",),
     "tsgu.krylov": ("bicgstab", "gmres", "linear_cg", "lsmr", "minres"),

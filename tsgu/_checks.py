@@ -16,7 +16,7 @@ from tsgu._core import _wording
 from tsgu._core._status import _user_frame
 
 if TYPE_CHECKING:
-    from tsgu._matrix import Pattern
+    from tsgu._pattern import Pattern
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,9 +29,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
 from tsgu import _origin, _products
-
-if TYPE_CHECKING:
-    from tsgu._matrix import Pattern
+from tsgu._pattern import Pattern, pattern_of
 
 Grads = tuple[Any, ...]
 
@@ -265,8 +263,6 @@ class _Assemble(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Grads:
-        from tsgu._matrix import pattern_of  # which builds on the rule
-
         (g,) = grads
         grad_values = None
         if g is not None and g.layout == torch.strided:

@@ -29,7 +29,7 @@ from tsgu import _implicit as rule
 from tsgu._implicit import Grads, sampled
 
 if TYPE_CHECKING:
-    from tsgu._matrix import Pattern
+    from tsgu._pattern import Pattern
 
 Pair = tuple[Tensor, Tensor]
 

@@ -13,8 +13,9 @@ from tsgu import _checks, _products
 from tsgu._core import _status, _wording
 from tsgu._core._options import default_rtol
 from tsgu._implicit_lstsq import Pair
-from tsgu._matrix import Pattern, SparseMatrix
+from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
+from tsgu._pattern import Pattern
 from tsgu._system import Solver, _Layouts, _name
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from tsgu._matrix import Pattern
+    from tsgu._pattern import Pattern
 
 _CPU_COLUMNS = 8
 """torch's CSR product slows down tenfold per column past this width on the CPU."""

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit
-from tsgu._matrix import Pattern, SparseMatrix, pattern_of
+from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
+from tsgu._pattern import Pattern, pattern_of
 from tsgu._system import LinearSystem, Plan
 from tsgu.krylov import minres
 

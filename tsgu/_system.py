@@ -12,8 +12,9 @@ from torch import Tensor
 from tsgu import _checks, _products
 from tsgu._core import _status, _wording
 from tsgu._implicit import assemble
-from tsgu._matrix import Pattern, SparseMatrix
+from tsgu._matrix import SparseMatrix
 from tsgu._method import Method, Prepared
+from tsgu._pattern import Pattern
 from tsgu.krylov._operator import transposed as transpose_of
 
 Solver = Callable[..., Any]

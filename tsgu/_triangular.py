@@ -12,7 +12,8 @@ from tsgu._core import _status, _substitution, _wording
 from tsgu._core._options import default_rtol
 from tsgu._core._substitution import Array, Substitution, ZeroDiagonalError
 from tsgu._core._triangle import Triangle
-from tsgu._matrix import Pattern, SparseMatrix
+from tsgu._matrix import SparseMatrix
+from tsgu._pattern import Pattern
 from tsgu._solve import check_system, decompose
 
 

@@ -1,5 +1,8 @@
 """Pattern and SparseMatrix against dense arithmetic, on whatever hypothesis thinks of."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tsgu
+from tsgu._pattern import pattern_of
 
 
 @st.composite
@@ -121,3 +125,19 @@ def test_reprs_say_what_is_there():
     assert repr(A) == "SparseMatrix(shape=(3, 3), nnz=3, dtype=torch.float32, device=cpu)"
     assert repr(A.pattern) == "Pattern(shape=(3, 3), nnz=3, device=cpu)"
     assert repr(tsgu.gmres) == "<method tsgu.gmres>"
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_the_pattern_of_a_tensor_is_found_again_as_long_as_it_is_true(layout):
+    """A loop that sorts in every step; a pattern that outlives its tensor, or a change of its indices."""
+    A = torch.eye(3).to_sparse(layout=layout)
+    seen = weakref.ref(pattern_of(A))
+    assert pattern_of(A) is seen()
+    column = A._indices()[1] if layout == torch.sparse_coo else A.col_indices()
+    column[2] = 0
+    assert pattern_of(A) is not seen()
+    assert pattern_of(A).col.tolist() == [0, 1, 0]
+    seen = weakref.ref(pattern_of(A))
+    del A, column
+    gc.collect()
+    assert seen() is None

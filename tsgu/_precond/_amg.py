@@ -13,7 +13,8 @@ from torch import Tensor
 from tsgu import _products
 from tsgu._core import _amg
 from tsgu._core._symbolic import Symbolic
-from tsgu._matrix import Pattern, SparseMatrix
+from tsgu._matrix import SparseMatrix
+from tsgu._pattern import Pattern
 from tsgu._precond._base import Preconditioner, matrix, undifferentiated
 
 
