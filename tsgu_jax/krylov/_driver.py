@@ -70,6 +70,12 @@ class Kernel(NamedTuple):
     """Vectors that a step touches, given ``restart``, which sizes the groups."""
     minimal: bool = False
     """Whether the residual falls in every step by construction."""
+    hold: Callable[[Array, Any, Any], Any] | None = None
+    """(running, before, after) -> after, but with the solution of columns that are done as it was before.
+
+    For methods whose vectors change places in a step: the loop then takes two steps a turn, after which they are back
+    in theirs. XLA would copy them in every step. With M, which costs more than copies, it is one, quicker to compile.
+    """
 
 
 class Limits(NamedTuple):
@@ -271,8 +277,13 @@ def _run(
             return jnp.any(outcome == _RUNNING) & jnp.all(outcome == seen.outcome)
 
         def step(carry: tuple[Any, _Seen]) -> tuple[Any, _Seen]:
-            state = kernel.step(problem, carry[0])
-            return state, see(state, carry[1])
+            before, seen = carry
+            state = kernel.step(problem, before)
+            seen = see(state, seen)
+            if kernel.hold is None or problem.preconditioned:
+                return state, seen
+            after = kernel.step(problem, state)
+            return kernel.hold(seen.outcome == _RUNNING, state, after), see(after, seen)
 
         stepped: tuple[Any, _Seen] = lax.while_loop(going, step, (state, seen))
         return stepped

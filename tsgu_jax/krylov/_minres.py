@@ -102,8 +102,14 @@ def _solution(problem: Problem, t: _State) -> Array:
     return t.x if t.smoothed is None else t.smoothed.best_x
 
 
+def _hold(running: Array, before: _State, after: _State) -> _State:
+    return after._replace(x=jnp.where(running, after.x, before.x))
+
+
 @krylov_method(
-    Kernel(_start, _step, _solution, lambda restart: 7, minimal=True), hermitian=True, settings=MINRESSettings
+    Kernel(_start, _step, _solution, lambda restart: 7, minimal=True, hold=_hold),
+    hermitian=True,
+    settings=MINRESSettings,
 )
 def minres(
     A: Any,
