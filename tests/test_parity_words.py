@@ -119,6 +119,7 @@ WRONG = {
     "a number for a method": lambda p: p.solved(3),
     "an unknown keyword": lambda p: p.solved(tol=1),
     "a keyword for direct": lambda p: p.solved(p.package.direct, rtol=1e-3),
+    "a library that is not known": lambda p: p.solved(p.package.direct, library="umfpack"),
     "a negative tolerance": lambda p: p.solved(rtol=-1.0),
     "a tolerance in words": lambda p: p.solved(atol="x"),
     "no restart": lambda p: p.solved(p.package.gmres, restart=0),

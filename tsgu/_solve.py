@@ -76,6 +76,8 @@ def sparse_generic_solve(
         cannot be transposed would be needed for a gradient.
     torch.linalg.LinAlgError
         If A is exactly singular, from ``direct``.
+    ImportError
+        If ``direct`` is asked for a library that is not installed.
 
     Warns
     -----

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsgu._core import _symbolic
-from tsgu._core._superlu import Factorisation, SingularMatrixError
+from tsgu._core._factorisation import Factorisation, SingularMatrixError
 from tsgu_jax._report import CODE
 
 Array = npt.NDArray[Any]
@@ -63,7 +63,7 @@ class _Store:
 store = _Store()
 
 
-def factor(shape: tuple[int, int], values: Array, row: Array, col: Array) -> Array:
+def factor(library: str, shape: tuple[int, int], values: Array, row: Array, col: Array) -> Array:
     """Factor the matrices with these values; a number for each.
 
     The arrays may have leading dimensions, those of nested batches, of size 1 where there is none.
@@ -72,12 +72,20 @@ def factor(shape: tuple[int, int], values: Array, row: Array, col: Array) -> Arr
     lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1])
     numbers = np.empty(lead, np.int32)
     for index in np.ndindex(lead):
-        numbers[index] = store.add(_factored(shape, *(member(a, index, 1) for a in (values, row, col))))
+        numbers[index] = store.add(_factored(library, shape, *(member(a, index, 1) for a in (values, row, col))))
     return numbers
 
 
 def solve(
-    shape: tuple[int, int], transposed: bool, ndim: int, number: Any, values: Any, row: Any, col: Any, b: Any
+    library: str,
+    shape: tuple[int, int],
+    transposed: bool,
+    ndim: int,
+    number: Any,
+    values: Any,
+    row: Any,
+    col: Any,
+    b: Any,
 ) -> tuple[Array, Array, Array]:
     """Solve with the factors of these numbers: the solutions, and per column status and relative residual."""
     values, row, col, b = (np.asarray(a) for a in (values, row, col, b))
@@ -87,7 +95,7 @@ def solve(
     residual = np.empty(code.shape, b.real.dtype)
     for part in members:
         stored = [member(a, part.member, 1) for a in (values, row, col)]
-        solved, codes, residuals = _solve(shape, transposed, part.number, stored, part.columns)
+        solved, codes, residuals = _solve(library, shape, transposed, part.number, stored, part.columns)
         x[part.place] = part.restored(solved)
         code[part.place] = codes.reshape(code[part.place].shape)
         residual[part.place] = residuals.reshape(code[part.place].shape)
@@ -135,11 +143,11 @@ def member(a: Array, index: tuple[int, ...], ndim: int) -> Array:
 
 
 def _solve(
-    shape: tuple[int, int], transposed: bool, number: int, stored: list[Array], b: Array
+    library: str, shape: tuple[int, int], transposed: bool, number: int, stored: list[Array], b: Array
 ) -> tuple[Array, Array, Array]:
     factors = store.find(number)
     if factors is None:
-        factors = _factored(shape, *stored)
+        factors = _factored(library, shape, *stored)
         store.keep(number, factors)
     try:
         if factors.lu is None:
@@ -154,12 +162,12 @@ def _solve(
     return x.astype(b.dtype, copy=False), code, residual
 
 
-def _factored(shape: tuple[int, int], values: Array, row: Array, col: Array) -> Factors:
+def _factored(library: str, shape: tuple[int, int], values: Array, row: Array, col: Array) -> Factors:
     symbolic, values = canonical(shape, values, row, col)
     if not np.isfinite(values).all():
         return Factors(None)
     try:
-        return Factors(Factorisation(symbolic, values))
+        return Factors(Factorisation(symbolic, values, library))
     except SingularMatrixError:
         return Factors(None)
 

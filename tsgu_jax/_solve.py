@@ -81,6 +81,8 @@ def solve(
         are given while 64-bit types are turned off; if a solver is not callable or returns something else than the
         solution; if a method does not have a keyword argument; if a preconditioner that cannot be transposed would be
         needed for a derivative.
+    ImportError
+        If ``direct`` is asked for a library that is not installed.
 
     Warns
     -----

@@ -6,11 +6,12 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 
 from tsgu._core import _superlu, _symbolic
+from tsgu._core._factorisation import Factorisation
 
 
 def factored(A):
     A = sp.csr_array(A)
-    return _superlu.Factorisation(_symbolic.from_csr(A.indptr, A.indices, A.shape), A.data)
+    return Factorisation(_symbolic.from_csr(A.indptr, A.indices, A.shape), A.data, "superlu")
 
 
 @pytest.fixture
@@ -86,8 +87,18 @@ def test_a_factorisation_that_stays_inaccurate_says_so(monkeypatch):
     """A wrong solution passed on because nothing better was found."""
     F = factored(np.eye(4) + 0.1)
     monkeypatch.setattr(F, "_raw", lambda b, transposed: 0.5 * b)
-    monkeypatch.setattr(F, "_symmetric", False)
+    monkeypatch.setattr(F, "_attempts", iter(()))
     _, columns = F.solve(np.ones(4), False)
     assert columns[0].status == "inaccurate"
     # rows of A sum to 1.4: x = 0.5 b leaves 1 - 0.7 of b, and one step of refinement that much of it again
     assert columns[0].residual == pytest.approx(0.3**2)
+
+
+def test_a_solution_that_overflows_is_reported():
+    """Infinity with the status of a solution."""
+    A = sp.csr_array(np.diag([1e-3, 1.0]).astype(np.float32))
+    b = np.array([[3e38, 1.0], [1.0, 1.0]], np.float32)
+    x, columns = factored(A).solve(b, False)
+    assert [column.status for column in columns] == ["overflow", "converged"]
+    assert np.isinf(x[0, 0])
+    np.testing.assert_allclose(x[:, 1], [1000.0, 1.0], rtol=1e-6)

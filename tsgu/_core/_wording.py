@@ -114,6 +114,10 @@ def x0_shape(expected: tuple[int, ...], got: tuple[int, ...], like: str = "B") -
     return f"x0 must have the shape of {like}, {expected}; got {got}."
 
 
+def library(known: tuple[str, ...], got: object) -> str:
+    return f"library must be {', '.join(map(repr, known))} or None; got {got!r}."
+
+
 def result(name: str, expected: str, got: str) -> str:
     return f"{name} must return the solution as {expected}; got {got}."
 

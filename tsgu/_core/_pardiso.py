@@ -1,0 +1,133 @@
+"""Factors by PARDISO: Cholesky, Bunch-Kaufman or LU, as the values of A allow.
+
+O. Schenk and K. Gaertner, ETNA 23 (2006), 158-179; parameters as in MKL's documentation of ``pardiso``.
+
+PARDISO looks for pivots inside a block of columns alone, replaces those that are too small by a multiple of the norm of
+A, and counts on refinement to make up for it. So factors are in double precision for a matrix in single precision too:
+single ones take three quarters of the time, and leave an error of 2e-5 on a 3-D Laplacian of 27 000 unknowns, where
+double ones leave 3e-8.
+"""
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from tsgu._core._mkl import FACTOR, RELEASE, SOLVE, Pardiso, PardisoError
+from tsgu._core._options import default_rtol
+from tsgu._core._symbolic import Symbolic
+
+Array = npt.NDArray[Any]
+
+# Types of matrix.
+SYMMETRIC_DEFINITE, SYMMETRIC, GENERAL = 2, -2, 11
+HERMITIAN_DEFINITE, HERMITIAN, COMPLEX_SYMMETRIC, COMPLEX_GENERAL = 4, -4, 6, 13
+
+# A pivot is too small below 10^-iparm(10) times the norm of A. Scaling and matching, iparm(11) and iparm(13), bring
+# large entries to the diagonal beforehand; a definite matrix needs neither.
+_METIS = {2: 2}
+_PARAMETERS: dict[int, dict[int, int]] = {
+    **dict.fromkeys((SYMMETRIC_DEFINITE, HERMITIAN_DEFINITE), _METIS),
+    **dict.fromkeys((SYMMETRIC, HERMITIAN, COMPLEX_SYMMETRIC), _METIS | {10: 8, 11: 1, 13: 1, 21: 1}),
+    **dict.fromkeys((GENERAL, COMPLEX_GENERAL), _METIS | {10: 13, 11: 1, 13: 1}),
+}
+
+_NOT_OF_THIS_TYPE = frozenset({-3, -4, -6, -7})
+"""Errors that say more of the matrix than of the call: no ordering, a zero pivot, no matching, a zero diagonal."""
+
+
+class PardisoFactors:
+    """Factors of one matrix as one type of matrix, in memory of MKL's that is released with this object.
+
+    Parameters
+    ----------
+    matrix : csr_array, shape (n, n)
+        n > 0, with an entry in each row and column.
+    mtype : int
+        Type of the matrix.
+
+    Raises
+    ------
+    PardisoError, MemoryError
+        If there are no factors of this type, or no memory for them.
+    """
+
+    library = "pardiso"
+
+    def __init__(self, matrix: sp.csr_array, mtype: int) -> None:
+        self._general = mtype in (GENERAL, COMPLEX_GENERAL)
+        self._hermitian = mtype in (HERMITIAN_DEFINITE, HERMITIAN)
+        stored = matrix if self._general else _upper_triangle(matrix)
+        data = stored.data.astype(np.complex128 if np.iscomplexobj(stored.data) else np.float64)
+        self._pardiso = Pardiso(data, stored.indptr, stored.indices, mtype, _PARAMETERS[mtype])
+        weakref.finalize(self, self._pardiso.call, RELEASE).atexit = False  # memory ends with the process anyway
+        self._pardiso.call(FACTOR)
+        self.mtype = mtype
+        self.perturbed = self._pardiso[14]
+        """How many pivots were replaced."""
+        self.nbytes = self._pardiso.nbytes
+
+    def solve(self, b: Array, transposed: bool) -> Array:
+        """X with A X = B, or A^T X = B, in the dtype of B."""
+        conjugated = transposed and self._hermitian  # A^T = conj(A), so that A conj(x) = conj(b)
+        self._pardiso[12] = 2 if transposed and self._general else 0
+        wide = np.array(b.conj() if conjugated else b, self._pardiso.data.dtype, order="F")
+        x = np.empty_like(wide)
+        if wide.size:
+            self._pardiso.call(SOLVE, wide, x)
+        with np.errstate(over="ignore"):  # infinite where too large for single precision; the residual tells
+            return np.ascontiguousarray(x.conj() if conjugated else x, b.dtype)
+
+
+def attempts(matrix: sp.csr_array, symbolic: Symbolic) -> Iterator[PardisoFactors]:
+    """Factors that may be believed, the cheapest first; each is made when it is asked for.
+
+    PARDISO calls no matrix singular: it replaces the pivot. Factors with replaced pivots are believed if they solve a
+    random right-hand side, which no factors do for a singular matrix, whose range it lies outside of.
+    """
+    if 0 in np.diff(symbolic.indptr) or 0 in np.diff(symbolic.transpose.indptr):
+        return  # singular, and PARDISO does not check
+    for mtype in types(matrix, symbolic):
+        try:
+            factors = PardisoFactors(matrix, mtype)
+        except PardisoError as error:
+            if error.code not in _NOT_OF_THIS_TYPE:
+                raise
+            continue
+        if not factors.perturbed or _solves_any(factors, matrix):
+            yield factors
+        del factors  # those not believed are released before the next are made
+
+
+def types(matrix: sp.csr_array, symbolic: Symbolic) -> list[int]:
+    """The types that the values allow, the most special first. A positive diagonal may be that of a definite matrix."""
+    values, is_complex = matrix.data, np.iscomplexobj(matrix.data)
+    general = [COMPLEX_GENERAL if is_complex else GENERAL]
+    if not symbolic.is_symmetric:
+        return general
+    mirrored = values[symbolic.transposition]
+    if np.array_equal(values, mirrored.conj()):
+        definite, indefinite = (HERMITIAN_DEFINITE, HERMITIAN) if is_complex else (SYMMETRIC_DEFINITE, SYMMETRIC)
+        return [*([definite] if np.all(matrix.diagonal().real > 0) else []), indefinite, *general]
+    return [COMPLEX_SYMMETRIC, *general] if np.array_equal(values, mirrored) else general
+
+
+def _solves_any(factors: PardisoFactors, matrix: sp.csr_array) -> bool:
+    b = np.random.default_rng(0).standard_normal(matrix.shape[0])
+    b = b.astype(np.result_type(b, matrix.dtype))
+    residual = np.linalg.norm(b - matrix @ factors.solve(b, False))
+    return bool(residual <= default_rtol(float(np.finfo(np.float64).eps)) * np.linalg.norm(b))
+
+
+def _upper_triangle(matrix: sp.csr_array) -> sp.csr_array:
+    """The upper triangle with all of the diagonal, zero where nothing is stored."""
+    upper = sp.triu(matrix, format="coo")
+    everywhere = np.arange(matrix.shape[0], dtype=upper.col.dtype)
+    entries = np.concatenate([upper.data, np.zeros(everywhere.size, upper.dtype)])
+    place = tuple(np.concatenate([index, everywhere]) for index in (upper.row, upper.col))
+    with_diagonal = sp.coo_array((entries, place), shape=matrix.shape).tocsr()  # sums, and keeps explicit zeros
+    with_diagonal.sort_indices()
+    return with_diagonal
