@@ -57,8 +57,9 @@ def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     >>> x
     tensor([0.0909, 0.6364], dtype=torch.float64, grad_fn=<_SolveBackward>)
     >>> x.sum().backward()
-    >>> A.grad.values().round(decimals=4)
-    tensor([-0.0165, -0.1157, -0.0248, -0.1736], dtype=torch.float64)
+    >>> A.grad.to_dense().round(decimals=4)
+    tensor([[-0.0165, -0.1157],
+            [-0.0248, -0.1736]], dtype=torch.float64)
     """
     _check(f)
     if not isinstance(f, Method):

@@ -127,7 +127,7 @@ def bicgstab(
     >>> import jax.numpy as jnp, tsgu_jax
     >>> from jax.experimental.sparse import BCOO
     >>> A = BCOO.fromdense(jnp.array([[4.0, 1.0], [0.0, 3.0]]))
-    >>> tsgu_jax.bicgstab(A, jnp.array([1.0, 3.0])).round(4)
-    Array([0., 1.], dtype=float32)
+    >>> tsgu_jax.bicgstab(A, jnp.array([6.0, 6.0])).round(4)
+    Array([1., 2.], dtype=float32)
     """
     return call(bicgstab, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)
