@@ -15,8 +15,14 @@ TELLING = {
 }
 TELLING_PROBLEMS = {"complex"}
 
-# Tests of least squares that compile anew for JAX, and look at what others look at too.
+# Tests that compile anew for JAX, and look at what others look at too. The parity suite holds the derivatives of every
+# method on every system, in JAX and in torch, to each other, with a program that serves all systems of a size.
 LEFT_TO_WHOLE = {
+    "test_solution_equals_the_dense_one",
+    "test_single_precision_is_solved_to_single_precision",
+    "test_second_derivatives_equal_the_dense_ones_at_every_stored_entry",
+    "test_second_derivatives_in_b_equal_the_dense_ones",
+    "test_forward_mode_equals_the_dense_one",
     "test_a_compatible_system_has_the_gradient_of_its_second_term_alone",
     "test_the_start_serves_the_forward_solve_alone",
     "test_an_own_method_serves_the_adjoint_of_a_solver_from_outside",
