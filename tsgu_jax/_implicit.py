@@ -92,7 +92,7 @@ def product(values: Array, x: Array, entries: Entries) -> Array:
 @jax.custom_jvp
 def _product(values: Array, x: Array, entries: Entries) -> Array:
     """By a layout for speed; its tangents by entries, which are quick to transpose."""
-    return _products.apply(_products.operand(values, entries, False), x)
+    return _products.apply(_products.operand(values, entries, False), x, finite=False)
 
 
 def _product_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:

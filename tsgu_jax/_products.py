@@ -63,14 +63,14 @@ class _ByDiagonals:
     below: int
     above: int
 
-    def apply(self, x: Array, unroll: int) -> Array:
+    def apply(self, x: Array, unroll: int, finite: bool) -> Array:
         count, rows = self.values.shape
         padded = jnp.pad(x, ((self.below, self.above), *((0, 0) for _ in x.shape[1:])))
 
         def term(i: Any) -> Array:
+            value, shifted = _like(self.values[i], x), lax.dynamic_slice_in_dim(padded, self.start[i], rows)
             # A place that is only padding touches nothing, be it infinite.
-            value = _like(self.values[i], x)
-            return jnp.where(value != 0, value * lax.dynamic_slice_in_dim(padded, self.start[i], rows), 0)
+            return value * shifted if finite else jnp.where(value != 0, value * shifted, 0)
 
         return _add_up(count, term, unroll)
 
@@ -85,7 +85,7 @@ class _ByRows:
     layout: Rows
     rows: int
 
-    def apply(self, x: Array, unroll: int) -> Array:
+    def apply(self, x: Array, unroll: int, finite: bool) -> Array:
         sums = [
             _add_up(columns.shape[0], lambda i, v=values, c=columns: _like(v[i], x) * _take(x, c[i]), unroll)
             for values, columns in zip(self.values, self.columns, strict=True)
@@ -103,7 +103,7 @@ class _BySegments:
     row: Array
     rows: int
 
-    def apply(self, x: Array, unroll: int) -> Array:
+    def apply(self, x: Array, unroll: int, finite: bool) -> Array:
         terms = _like(self.values, x) * x.at[self.columns].get(mode="fill", fill_value=0)
         return jax.ops.segment_sum(terms, self.row, self.rows, indices_are_sorted=True)
 
@@ -149,9 +149,13 @@ def host_operand(values: npt.NDArray[Any], indptr: npt.NDArray[Any], col: npt.ND
     return _ByRows(tuple(map(at, layout.bins)), tuple(columns), layout, indptr.size - 1)
 
 
-def apply(matrix: Operand, x: Array, unroll: int = _UNROLL) -> Array:
-    """The product with x of shape (n,) or (n, k)."""
-    return matrix.apply(x, unroll)
+def apply(matrix: Operand, x: Array, unroll: int = _UNROLL, finite: bool = True) -> Array:
+    """The product with x of shape (n,) or (n, k).
+
+    Where x may be infinite or NaN, ``finite=False`` keeps that to the rows that store its column; it takes a tenth more
+    time.
+    """
+    return matrix.apply(x, unroll, finite)
 
 
 def entrywise(values: Array, x: Array, entries: Entries) -> Array:
