@@ -193,8 +193,44 @@ def test_what_a_torch_solver_raises_or_misses_is_heard(x64):
     assert "torch_solver(<lambda>) on the forward system: residual above verify" in str(heard[0].message)
 
 
+def test_least_squares_cross_the_frameworks_too(x64):
+    """A solution of the length of the right-hand side."""
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal((9, 4)) * (rng.random((9, 4)) < 0.6) + 2 * np.eye(9, 4)
+    b, w = rng.standard_normal(9), rng.standard_normal(4)
+    A = torch.tensor(dense).to_sparse().requires_grad_()
+    rhs = torch.tensor(b, requires_grad=True)
+    x = tsgu.sparse_generic_lstsq(A, rhs, jax_solver(lambda A, B: jnp.linalg.lstsq(A.todense(), B)[0]))
+    x.backward(torch.tensor(w))
+    full = torch.tensor(dense, requires_grad=True)
+    side = torch.tensor(b, requires_grad=True)
+    truth = torch.linalg.solve(full.T @ full, full.T @ side)
+    truth.backward(torch.tensor(w))
+    tol = tolerance(np.linalg.cond(dense) ** 2, np.float64, 1e-13, order=2)
+    stored = A.detach().coalesce().indices()
+    assert_close(x.detach().numpy(), truth.detach().numpy(), tol, "x")
+    assert_close(A.grad.to_dense()[*stored].numpy(), full.grad[*stored].numpy(), tol, "gradient of A")
+    assert_close(rhs.grad.numpy(), side.grad.numpy(), tol, "gradient of b")
+
+    J = BCOO.fromdense(jnp.asarray(dense))
+
+    def solution(data, b):
+        solver = torch_solver(lambda A, B: torch.linalg.lstsq(A.to_dense(), B.unsqueeze(1), driver="gelsd")[0][:, 0])
+        return tsgu_jax.lstsq(BCOO((data, J.indices), shape=J.shape), b, solver)
+
+    y, back = jax.vjp(jax.jit(solution), J.data, jnp.asarray(b))
+    grads = back(jnp.asarray(w))
+    jax.effects_barrier()
+    assert_close(np.asarray(y), truth.detach().numpy(), tol, "x")
+    place = np.asarray(J.indices).T
+    assert_close(np.asarray(grads[0]), full.grad.numpy()[*place], tol, "gradient of A")
+    assert_close(np.asarray(grads[1]), side.grad.numpy(), tol, "gradient of b")
+
+
 @pytest.mark.parametrize("wrap", [jax_solver, torch_solver])
 def test_a_solver_must_be_callable(wrap):
     """A name that fails only when it is called."""
     with pytest.raises(TypeError, match=r"f must be a callable \(A, B, \*\*kwargs\) -> X; got str"):
         wrap("linear_cg")
+    with pytest.raises(TypeError, match="f must be a method for square systems; got lsmr"):
+        wrap(tsgu.lsmr if wrap is torch_solver else tsgu_jax.lsmr)

@@ -27,6 +27,8 @@ from tsgu_jax.interop._convert import coo_tensor, csr_tensor, to_jax, to_torch
 def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     """A JAX solver for the torch frontend: ``tsgu.sparse_generic_solve(A, B, solve=jax_solver(tsgu_jax.linear_cg))``.
 
+    Also for least squares, as ``lstsq=jax_solver(f)``.
+
     Parameters
     ----------
     f : callable
@@ -45,7 +47,7 @@ def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     Raises
     ------
     TypeError
-        If ``f`` is not callable; when called, as ``f`` itself.
+        If ``f`` is not callable, or is LSMR, which both packages have; when called, as ``f`` itself.
 
     Examples
     --------
@@ -121,6 +123,8 @@ def _run(
 def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     """A torch solver for the JAX backend: ``tsgu_jax.solve(A, B, solve=torch_solver(f))``, also under ``jit``.
 
+    Also for least squares, as ``lstsq=torch_solver(f)``.
+
     Compiled programs call it back on the host, with copies: torch may write to what it is given.
 
     Parameters
@@ -138,8 +142,8 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     Raises
     ------
     TypeError
-        If ``f`` is not callable, or returns something else than a tensor; when called, as ``f`` itself. What ``f``
-        raises surfaces from compiled functions as a ``JaxRuntimeError`` with the same text.
+        If ``f`` is not callable, or is LSMR; if it returns something else than a tensor; when called, as ``f`` itself.
+        What ``f`` raises surfaces from compiled functions as a ``JaxRuntimeError`` with the same text.
 
     Examples
     --------
@@ -155,6 +159,7 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     name = f"torch_solver({_name(f)})"
 
     def solve(A: Any, B: Array, **kwargs: Any) -> Array:
+        result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
         leaves, structure = jax.tree.flatten((_entries(A), B, {k: _entries(v) for k, v in kwargs.items()}))
         places = [place for place, leaf in enumerate(leaves) if _checks.is_array(leaf)]
 
@@ -167,12 +172,12 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
                 x = f(given, b, **arguments)
             x = x[0] if isinstance(x, tuple) and x else x
             if not isinstance(x, Tensor):
-                raise TypeError(_wording.result(name, f"a tensor of shape {B.shape}", type(x).__name__))
+                raise TypeError(_wording.result(name, f"a tensor of shape {result.shape}", type(x).__name__))
             return x.detach().resolve_conj().resolve_neg().cpu().numpy().astype(B.dtype)
 
         x: Array = _host.call(
             on_host,
-            jax.ShapeDtypeStruct(B.shape, B.dtype),
+            result,
             *(leaves[place] for place in places),
             vmap_method="sequential",
         )
@@ -246,3 +251,5 @@ def _name(f: Any) -> str:
 def _check(f: Any) -> None:
     if not callable(f):
         raise TypeError(_wording.not_a("f", "a callable (A, B, **kwargs) -> X", f))
+    if getattr(f, "rectangular", False):
+        raise TypeError("f must be a method for square systems; got lsmr, which both packages have: use it directly.")
