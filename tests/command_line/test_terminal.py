@@ -133,7 +133,10 @@ def test_progress_ends_with_an_error(begun, terminal, monkeypatch):
 
 ENDLESS = """
 import runpy
+import signal
 from tsgu._cli import _torch
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 
 def endless(*arguments, solve=_torch.differentiate):
     while True:
