@@ -20,6 +20,9 @@ from jax.experimental.sparse import BCOO
 import tsgu
 import tsgu_jax
 from tests.contract.compare import assert_close, tolerance
+from tests.contract.problems import accuracy
+from tests.contract.systems import System
+from tests.parity import Solver, compare
 
 ENTRIES, SIZES = 24, (1, 4, 7)
 """A few fixed sizes, so that JAX compiles a few times and not for every example."""
@@ -98,6 +101,30 @@ def test_drawn_systems_have_the_same_solutions_and_gradients(method, system):
     for name, got, expected in zip(("solution", "gradient of values", "gradient of b"), ours, theirs, strict=True):
         assert got.dtype == expected.dtype == values.dtype
         assert_close(got, expected, tol, name)
+
+
+LEAST_SQUARES = Solver(
+    lambda A, b: tsgu_jax.lstsq(A, b, atol=1e-13, btol=1e-13, conlim=0.0),
+    lambda A, b: tsgu.sparse_generic_lstsq(A, b, atol=1e-13, btol=1e-13, conlim=0.0),
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2)), max_size=14),
+    st.tuples(st.integers(-12, 12), st.integers(-12, 12)),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30, deadline=None)
+def test_drawn_least_squares_have_the_same_solutions_and_gradients(entries, powers, seed):
+    """Empty rows, repeats and scales that one package handles in another way."""
+    rng = np.random.default_rng(seed)
+    place = np.array([(0, 0), (1, 1), (2, 2), *entries]).T
+    values = np.concatenate([5 + rng.random(3), rng.uniform(-1, 1, len(entries))]) * 10.0 ** powers[0]
+    problem = System("drawn", *place, values, 3, m=7)
+    b, w = 10.0 ** powers[1] * rng.standard_normal((7, 2)), rng.standard_normal((3, 2))
+    along = np.zeros_like(values), np.zeros_like(b)
+    with jax.enable_x64(True):
+        compare(LEAST_SQUARES, problem, b, w, along, accuracy(problem, order=4), second=False)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=12), st.integers(0, 2**32 - 1))
