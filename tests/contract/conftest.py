@@ -31,6 +31,9 @@ LEFT_TO_WHOLE = {
     "test_scaled_data_scale_the_solution_in_single_precision",
     "test_solution_and_both_gradients_equal_the_dense_ones[jax-vector-complex]",
     "test_a_scaled_loss_scales_the_gradient[jax-complex64-1e-06]",
+    "test_a_scaled_loss_scales_the_gradient[jax-complex64-1e-06-minres]",
+    "test_a_scaled_loss_scales_the_gradient[jax-complex64-1e-06-bicgstab]",
+    "test_a_scaled_loss_scales_the_gradient[jax-complex64-1e-06-gmres]",
 }
 
 
