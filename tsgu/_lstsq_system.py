@@ -16,7 +16,7 @@ from tsgu._implicit_lstsq import Pair
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
 from tsgu._pattern import Pattern
-from tsgu._system import Solver, _Layouts, _name
+from tsgu._system import Solver, _Layouts
 
 
 class PreparedLeastSquares(Protocol):
@@ -60,7 +60,7 @@ class LeastSquaresPlan:
                     raise TypeError(_wording.not_for_rectangular(name, solver.name))
                 solver.arguments(self.arguments)
             elif solver is not None and damped:
-                raise TypeError(_wording.damp_of_another(_name(solver)))
+                raise TypeError(_wording.damp_of_another(_wording.name_of(solver)))
         _checks.check_verify(self.verify)
 
 
@@ -147,7 +147,7 @@ class _Foreign:
     def __init__(
         self, solver: Any, of_transpose: bool, matrix: _Layouts, arguments: Mapping[str, Any], verify: float | None
     ) -> None:
-        self._solver, self._name, self._of_transpose = solver, _name(solver), of_transpose
+        self._solver, self._name, self._of_transpose = solver, _wording.name_of(solver), of_transpose
         self._matrix, self._arguments, self._verify = matrix, arguments, verify
         self.rows = matrix.sparse.shape[0]
 

@@ -49,7 +49,7 @@ class Plan:
             if isinstance(adjoint, Method):
                 adjoint.check_adjoint(self.arguments)
             elif M is not None and transpose_of(M, False) is None:
-                raise TypeError(_wording.transpose_of_m(_name(adjoint)))
+                raise TypeError(_wording.transpose_of_m(_wording.name_of(adjoint)))
 
     def resolved(self) -> "tuple[_Role, _Role]":
         """Who solves with A, and who solves with A^T."""
@@ -170,7 +170,7 @@ class _Foreign:
     """A callable from outside the package: given A as the user has it, and its result checked by one product."""
 
     def __init__(self, role: _Role, matrix: _Layouts, arguments: Mapping[str, Any], verify: float | None) -> None:
-        self._name = _name(role.solver)
+        self._name = _wording.name_of(role.solver)
         self._solver = role.solver
         self._of_transpose = role.of_transpose
         self._matrix = matrix
@@ -223,7 +223,3 @@ class _Foreign:
             bad = "non-finite" if not b < float("inf") else "residual above verify"
             columns.append(_status.ColumnInfo("converged" if relative <= self._verify else bad, None, relative))
         return columns
-
-
-def _name(solver: Any) -> str:
-    return getattr(solver, "__name__", type(solver).__name__)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
-from tsgu_jax import _checks, _implicit_lstsq
-from tsgu_jax._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
+from tsgu_jax import _checks
+from tsgu_jax._lstsq_system import LeastSquaresPlan
 from tsgu_jax._matrix import SparseMatrix
-from tsgu_jax._report import Outcome
-from tsgu_jax._solve import converted, decompose, over_batch, tell
+from tsgu_jax._solve import converted, decompose, run
 from tsgu_jax.krylov import lsmr
 
 
@@ -144,40 +140,7 @@ def differentiable(
     system = plan.system(pattern, given, B.dtype)
     if B.size == 0 or 0 in shape:
         return jnp.zeros(shape, B.dtype)
-    return _run(plan, system, values, B, x0)
-
-
-def _run(plan: LeastSquaresPlan, system: LeastSquaresSystem, values: Array, B: Array, x0: Array | None) -> Array:
-    if not _checks.is_traced(system, values, B, x0):
-        began = time.perf_counter()
-        x, outcome = (_compiled_primal if plan.is_own else _primal)(system, values, B, x0)
-        if not _checks.is_traced(x, outcome):
-            tell(system, outcome, began, values.ndim == 2)
-            return x
-        # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
-        # function for which these are constants.
-    return (_compiled_rule if plan.is_own else _rule)(system, values, B, x0)
-
-
-def _rule(system: LeastSquaresSystem, values: Array, B: Array, x0: Array | None) -> Array:
-    x: Array = over_batch(partial(_implicit_lstsq.lstsq, system), values, x0)(values, B, x0)
-    return x
-
-
-def _primal(system: LeastSquaresSystem, values: Array, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-    """The solve alone, for concrete arrays: what became of it comes back as arrays too."""
-
-    def solve(values: Array, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-        x, _, outcome = system.prepared(values).least_squares(system.extended(B), x0)
-        return x, outcome
-
-    solved: tuple[Array, Outcome] = over_batch(solve, values, x0)(values, B, x0)
-    return solved
-
-
-_compiled_rule = jax.jit(_rule)
-_compiled_primal = jax.jit(_primal)
-"""Compiled once for each structure: the arrays of a problem, its indices too, are arguments."""
+    return run(system, values, B, x0, plan.is_own)
 
 
 def _check_problem(A: Any, B: Any, damped: bool) -> None:

@@ -13,15 +13,14 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
 from tsgu._core._options import default_rtol
-from tsgu._core._status import recording
-from tsgu_jax import _checks, _products, _report
+from tsgu_jax import _checks, _implicit_lstsq, _products, _report
 from tsgu_jax._implicit_lstsq import Pair
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method
 from tsgu_jax._pattern import Pattern
-from tsgu_jax._report import CODE, Label, Outcome
-from tsgu_jax._system import Solver, _detached, _transpose
-from tsgu_jax.krylov._columns import norm, power_of_two
+from tsgu_jax._report import CODE, Outcome
+from tsgu_jax._system import Foreign, Solver, transpose_in_kind
+from tsgu_jax.krylov._columns import norm, power_of_two, relative_to
 
 
 class PreparedLeastSquares(Protocol):
@@ -65,7 +64,7 @@ class LeastSquaresPlan:
                     raise TypeError(_wording.not_for_rectangular(name, solver.name))
                 solver.arguments(self.arguments)
             elif solver is not None and self.is_damped:
-                raise TypeError(_wording.damp_of_another(getattr(solver, "__name__", type(solver).__name__)))
+                raise TypeError(_wording.damp_of_another(_wording.name_of(solver)))
         _checks.check_verify(self.verify)
 
     def system(self, pattern: Pattern, given: Any, dtype: Any) -> LeastSquaresSystem:
@@ -80,7 +79,7 @@ class LeastSquaresPlan:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):
             return solver.bind(arguments, n, dtype)
-        return Foreign(solver, of_transpose, given, arguments, self.verify)
+        return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 
 @partial(register_dataclass, data_fields=["pattern", "damp", "forward", "adjoint"], meta_fields=[])
@@ -99,6 +98,7 @@ class LeastSquaresSystem:
 
     transposed = False
     members = None
+    captures = False
 
     @property
     def name(self) -> str:
@@ -108,6 +108,13 @@ class LeastSquaresSystem:
     @property
     def shape(self) -> tuple[int, int]:
         return self.pattern.shape
+
+    def differentiated(self, values: Array, B: Array, x0: Array | None) -> Array:
+        return _implicit_lstsq.lstsq(self, values, B, x0)
+
+    def primal(self, values: Array, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        x, _, outcome = self.prepared(values).least_squares(self.extended(B), x0)
+        return x, outcome
 
     def product(self, values: Array, r: Array, x: Array) -> Pair:
         entries = self.pattern.entries
@@ -166,7 +173,7 @@ class Solves:
         needed = jnp.any(c != 0)  # true for NaN
         shift = lax.cond(needed, partial(self._minimum_norm, needed), lambda c: jnp.zeros_like(side), c)
         x, r, outcome = self.forward.least_squares(side - shift, x0)
-        _told(self.forward_name, False, outcome)
+        _report.say(self.forward_name, False, outcome)
         return (r + shift)[: b.shape[0]], x
 
     def solve_transpose(self, b: Array, c: Array) -> Pair:
@@ -177,41 +184,13 @@ class Solves:
     def _minimum_norm(self, needed: Array, c: Array) -> Array:
         y, outcome = self.adjoint.minimum_norm(c)
         # Under vmap it is run for all members of a batch, whether c is zero or not: nothing is told of those.
-        _told(self.adjoint_name, True, outcome._replace(code=jnp.where(needed, outcome.code, 0)))
+        _report.say(self.adjoint_name, True, outcome._replace(code=jnp.where(needed, outcome.code, 0)))
         return y
 
 
-def _told(name: str, transposed: bool, outcome: Outcome) -> None:
-    label = Label(name, transposed, recording())
-    if _checks.is_traced(outcome):
-        _report.emit(label, outcome)
-    else:
-        _report.tell(label, outcome, None)
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """A callable from outside the package: given A as the user has it, and its result checked by two products.
-
-    ``of_transpose`` marks one that receives A to solve with A^T.
-    """
-
-    solver: Any
-    of_transpose: bool
-    given: Any
-    arguments: Mapping[str, Any]
-    verify: float | None
-
-    @property
-    def name(self) -> str:
-        return getattr(self.solver, "__name__", type(self.solver).__name__)
-
-    def prepare(self, matrix: SparseMatrix) -> PreparedLeastSquares:
-        given = matrix if isinstance(self.given, SparseMatrix) else _detached(self.given)
-        return _ForeignSystem(self, given, matrix)
-
-
 class _ForeignSystem:
+    """The result of a callable from outside checked by two products."""
+
     def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
         self._bound, self._given, self._matrix = bound, given, matrix
 
@@ -226,7 +205,7 @@ class _ForeignSystem:
     def minimum_norm(self, C: Array) -> tuple[Array, Outcome]:
         """By A^T conj(Y) = conj(C), which is what a callable is asked for."""
         bound, G = self._bound, C.conj()
-        y = bound.solver(self._given if bound.of_transpose else _transpose(self._given), G, **bound.arguments)
+        y = bound.solver(self._given if bound.of_transpose else transpose_in_kind(self._given), G, **bound.arguments)
         y = _checks.solution(bound.name, y, G, (self._matrix.shape[0], *C.shape[1:])).conj()
         left = C if bound.verify is None else C - self._adjoint_product(y)
         return y, self._outcome(C, left, transposed=True)
@@ -247,7 +226,7 @@ class _ForeignSystem:
         frobenius = norm(values / top)
         scale, unit = power_of_two(b), r / power_of_two(r)
         size, left, unit_size = norm(b / scale), norm(r / scale), norm(unit)
-        relative = jnp.where(size > 0, left / jnp.where(size > 0, size, 1), jnp.where(left == 0, 0, jnp.inf))
+        relative = relative_to(left, size)
         g = norm((self._product(unit) if transposed else self._adjoint_product(unit)) / top)
         optimality = g / jnp.where(unit_size * frobenius > 0, unit_size * frobenius, 1)
         measure = relative if transposed else jnp.minimum(relative, optimality)

@@ -11,10 +11,9 @@ from jax import Array
 
 from tsgu._core import _wording
 from tsgu._core._options import Settings, check_keywords, resolve_settings
-from tsgu._core._status import recording
-from tsgu_jax import _checks, _report
+from tsgu_jax import _report
 from tsgu_jax._matrix import SparseMatrix
-from tsgu_jax._report import Label, Outcome
+from tsgu_jax._report import Outcome
 
 P = ParamSpec("P")
 
@@ -110,10 +109,7 @@ class Reporting:
         return self._reported(True, *self._prepared.solve_transpose(G))
 
     def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
-        if _checks.is_traced(outcome):
-            _report.emit(Label(self._name, transposed, recording()), outcome)
-        else:
-            _report.tell(Label(self._name, transposed, recording()), outcome, None)
+        _report.say(self._name, transposed, outcome)
         return x
 
 

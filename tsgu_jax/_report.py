@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array, lax
 
 from tsgu._core import _status, _wording
-from tsgu._core._status import ADVICE, SOUND, ColumnInfo
+from tsgu._core._status import ADVICE, SOUND, ColumnInfo, recording
+from tsgu_jax._checks import is_traced
 
 STATUSES = ("", *ADVICE)
 """Statuses as numbers; 0 is a column that is still being worked on."""
@@ -48,6 +49,15 @@ def emit(label: Label, outcome: Outcome) -> None:
         return
     sound = jnp.all(jnp.asarray(_SOUND)[outcome.code])
     lax.cond(sound, lambda _: None, lambda given: tell(given), outcome)
+
+
+def say(method: str, transposed: bool, outcome: Outcome) -> None:
+    """Report a solve that is traced or concrete."""
+    label = Label(method, transposed, recording())
+    if is_traced(outcome):
+        emit(label, outcome)
+    else:
+        tell(label, outcome, None)
 
 
 def _hear(label: Label, outcome: Outcome) -> None:

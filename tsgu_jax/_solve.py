@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -13,9 +12,9 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
 from tsgu._core._status import recording
-from tsgu_jax import _checks, _implicit, _report
+from tsgu_jax import _checks, _report
 from tsgu_jax._matrix import SparseMatrix
-from tsgu_jax._method import Method, Prepared
+from tsgu_jax._method import Method
 from tsgu_jax._pattern import Pattern, data_of, pattern_of
 from tsgu_jax._report import Label, Outcome
 from tsgu_jax._system import Plan
@@ -156,8 +155,8 @@ def differentiable(
     return run(plan.system(pattern, given, n, B.dtype), values, B, x0, plan.is_own)
 
 
-class Reported(Protocol):
-    """What a report must know of a system."""
+class Solvable(Protocol):
+    """What can be solved with and without the rule: a linear system or a least-squares problem, a pytree."""
 
     @property
     def name(self) -> str: ...
@@ -170,16 +169,15 @@ class Reported(Protocol):
     def members(self) -> int | None:
         """How many there are in a batch that is one system; the outcome then has a leading dimension."""
 
-
-class Solvable(Reported, _implicit.System, Protocol):
-    """A linear system that can be solved without the rule, too: a pytree."""
-
     @property
     def captures(self) -> bool:
         """Whether it holds a function, for which a program should not be kept."""
 
-    def prepared(self, values: Array | None) -> Prepared:
-        """Made ready for the forward solve."""
+    def differentiated(self, values: Any, B: Array, x0: Array | None) -> Array:
+        """X by the rule."""
+
+    def primal(self, values: Any, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        """X alone, for concrete arrays: what became of it comes back as arrays too."""
 
 
 def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own: bool) -> Array:
@@ -189,7 +187,7 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
         primal = _compiled_primal if own else _primal
         x, outcome = primal(system, values, B, x0)
         if not _checks.is_traced(x, outcome):
-            tell(system, outcome, began, values is not None and values.ndim == 2)
+            _tell(system, outcome, began, values is not None and values.ndim == 2)
             return x
         # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
         # function for which these are constants.
@@ -197,21 +195,15 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
     return rule(system, values, B, x0)
 
 
-def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Array:
-    solve = partial(_implicit.solve, system)
-    return over_batch(solve, values, x0)(values, B, x0)
+def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
+    return _over_batch(system.differentiated, values, x0)(values, B, x0)
 
 
-def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-    """The solve alone, for concrete arrays: what became of it comes back as arrays too."""
-
-    def solve(values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-        return system.prepared(values).solve(B, x0)
-
-    return over_batch(solve, values, x0)(values, B, x0)
+def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
+    return _over_batch(system.primal, values, x0)(values, B, x0)
 
 
-def over_batch(solve: Any, values: Array | None, x0: Array | None) -> Any:
+def _over_batch(solve: Any, values: Array | None, x0: Array | None) -> Any:
     if values is None or values.ndim == 1:
         return solve
     return jax.vmap(solve, in_axes=(0, 0, None if x0 is None else 0))
@@ -222,7 +214,7 @@ _compiled_primal = jax.jit(_primal)
 """Compiled once for each structure: the arrays of a system, its indices too, are arguments."""
 
 
-def tell(system: Reported, outcome: Outcome, began: float, batched: bool) -> None:
+def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
     outcome = jax.device_get(outcome)
     seconds = time.perf_counter() - began
     label = Label(system.name, system.transposed, recording())

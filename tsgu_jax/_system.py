@@ -14,12 +14,12 @@ from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
-from tsgu_jax import _checks, _products
+from tsgu_jax import _checks, _implicit, _products
 from tsgu_jax._matrix import SparseMatrix, csr_of
 from tsgu_jax._method import Bound, Method, Prepared, Reporting
 from tsgu_jax._pattern import Pattern, positions
 from tsgu_jax._report import CODE, Outcome
-from tsgu_jax.krylov._columns import norm, power_of_two
+from tsgu_jax.krylov._columns import norm, power_of_two, relative_to
 from tsgu_jax.krylov._operator import transposed as transpose_of
 
 Solver = Callable[..., Any]
@@ -71,7 +71,7 @@ class Plan:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
             return solver.bind(arguments, n, dtype)
-        return Foreign(solver, of_transpose, given, arguments, self.verify)
+        return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 
 @partial(register_dataclass, data_fields=["pattern", "forward", "adjoint"], meta_fields=["function"])
@@ -94,6 +94,12 @@ class LinearSystem:
     @property
     def name(self) -> str:
         return self.forward.name
+
+    def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> Array:
+        return _implicit.solve(self, values, B, x0)
+
+    def primal(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        return self.prepared(values).solve(B, x0)
 
     @property
     def captures(self) -> bool:
@@ -141,9 +147,10 @@ class Solves:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A callable from outside the package: given A as the user has it, and its result checked by one product.
+    """A callable from outside the package: given A as the user has it, and its result checked.
 
-    ``of_transpose`` marks one that receives A to solve with A^T.
+    ``of_transpose`` marks one that receives A to solve with A^T; ``ready`` is what checks it, for a linear system or
+    for least squares.
     """
 
     solver: Any
@@ -151,17 +158,20 @@ class Foreign:
     given: Any
     arguments: Mapping[str, Any]
     verify: float | None
+    ready: Callable[[Foreign, Any, SparseMatrix], Any]
 
     @property
     def name(self) -> str:
-        return getattr(self.solver, "__name__", type(self.solver).__name__)
+        return _wording.name_of(self.solver)
 
-    def prepare(self, matrix: Any) -> Prepared:
+    def prepare(self, matrix: Any) -> Any:
         given = matrix if isinstance(self.given, SparseMatrix) else _detached(self.given)
-        return _ForeignSystem(self, given, matrix)
+        return self.ready(self, given, matrix)
 
 
 class _ForeignSystem:
+    """Its result checked by one product."""
+
     def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
         self._bound, self._given, self._matrix = bound, given, matrix
         solver = bound.solver
@@ -188,7 +198,7 @@ class _ForeignSystem:
             solved = transposed != of_transpose
             x = self._prepared.solve_transpose(B) if solved else self._prepared.solve(B)
         else:
-            matrix = self._given if transposed == of_transpose else _transpose(self._given)
+            matrix = self._given if transposed == of_transpose else transpose_in_kind(self._given)
             x = self._bound.solver(matrix, B, **arguments)
         x = _checks.solution(self._bound.name, x, B)
         return x, self._outcome(x, B, transposed)
@@ -203,7 +213,7 @@ class _ForeignSystem:
         scale = power_of_two(B)
         size = norm(B / scale)
         left = norm((B - _products.apply(matrix, x)) / scale)
-        relative = jnp.where(size > 0, left / jnp.where(size > 0, size, 1), jnp.where(left == 0, 0, jnp.inf))
+        relative = relative_to(left, size)
         bad = jnp.where(jnp.isfinite(size), CODE["residual above verify"], CODE["non-finite"])
         code = jnp.where(relative <= verify, CODE["converged"], bad)
         return Outcome(code, None, relative, None, jnp.asarray(verify), None)
@@ -222,7 +232,7 @@ def _detached(A: BCOO | BCSR) -> BCOO | BCSR:
     )
 
 
-def _transpose(A: Any) -> Any:
+def transpose_in_kind(A: Any) -> Any:
     """A^T in A's own type; BCSR has no ``.T``."""
     if not isinstance(A, BCSR):
         return A.T

@@ -17,12 +17,12 @@ from tsgu._core import _wording
 from tsgu._core._options import ATTAINABLE, LOST, default_rtol
 from tsgu._core._status import recording
 from tsgu._core._triangle import Triangle
-from tsgu_jax import _checks, _products, _report, _substitution
+from tsgu_jax import _checks, _implicit, _products, _report, _substitution
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._report import CODE, Label, Outcome
 from tsgu_jax._solve import check_system, decompose, run
 from tsgu_jax._substitution import Rows, Values
-from tsgu_jax.krylov._columns import norm, power_of_two
+from tsgu_jax.krylov._columns import norm, power_of_two, relative_to
 
 
 def triangular_solve(
@@ -155,6 +155,12 @@ class TriangularSystem:
         y = _products.entrywise(values, x, self.rows.entries(self.transposed))
         return x + y if self.rows.unit else y
 
+    def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> Array:
+        return _implicit.solve(self, values, B, x0)
+
+    def primal(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        return self.prepared(values).solve(B, x0)
+
     def prepare(self, values: Array | None) -> Solves:
         return Solves(self, self.prepared(values))
 
@@ -253,8 +259,7 @@ class Substitution:
         level = lax.cond(met.all(), lambda: jnp.zeros_like(residual), rounding)
         limit = jnp.where(level <= LOST * size, CODE["accuracy limit"], CODE["numerically singular"])
         code = jnp.where(met, CODE["converged"], jnp.where(residual <= level, limit, CODE["inaccurate"]))
-        relative = jnp.where(size > 0, residual / jnp.where(size > 0, size, 1), jnp.where(residual == 0, 0, jnp.inf))
-        return code, relative, rtol
+        return code, relative_to(residual, size), rtol
 
     def _product(self, matrix: Values, x: Array, transposed: bool) -> Array:
         return _substitution.product(matrix, x, transposed)

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 DTYPES = "float32, float64, complex64 or complex128"
 
 
+def name_of(solver: object) -> str:
+    """What a callable is called in reports."""
+    name: str = getattr(solver, "__name__", type(solver).__name__)
+    return name
+
+
 def not_a(name: str, accepted: str, got: object) -> str:
     return f"{name} must be {accepted}; got {type(got).__name__}."
 

@@ -72,7 +72,7 @@ def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
                 x = f(to_jax(A), to_jax(B), **{name: _to_jax(value) for name, value in kwargs.items()})
                 return to_torch(x[0] if isinstance(x, tuple) and x else x, copy=True)
 
-        solve.__name__ = f"jax_solver({_name(f)})"
+        solve.__name__ = f"jax_solver({_wording.name_of(f)})"
         return solve
 
     @functools.wraps(f, updated=())
@@ -156,7 +156,7 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     Array([1., 2.], dtype=float32)
     """
     _check(f)
-    name = f"torch_solver({_name(f)})"
+    name = f"torch_solver({_wording.name_of(f)})"
 
     def solve(A: Any, B: Array, **kwargs: Any) -> Array:
         result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
@@ -242,10 +242,6 @@ def _precision(dtype: torch.dtype) -> AbstractContextManager[Any]:
 
 def _to_jax(value: Any) -> Any:
     return to_jax(value) if isinstance(value, Tensor | tsgu.SparseMatrix) else value
-
-
-def _name(f: Any) -> str:
-    return getattr(f, "__name__", type(f).__name__)
 
 
 def _check(f: Any) -> None:

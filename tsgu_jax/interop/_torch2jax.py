@@ -187,7 +187,7 @@ def _method(name: str, solver: Any) -> Any:
     if solver is None:
         return None
     if not isinstance(solver, torch_method.Method):
-        kind = getattr(solver, "__name__", type(solver).__name__)
+        kind = _wording.name_of(solver)
         raise TypeError(
             f"{name} must be a method of tsgu inside torch2jax.t2j, such as tsgu.linear_cg, or None; got {kind}. "
             "To call another torch solver from JAX use tsgu_jax with tsgu_jax.interop.torch_solver."

@@ -22,6 +22,11 @@ def divide(a: Array, b: Array) -> Array:
     return jnp.where(b != 0, a / jnp.where(b != 0, b, 1), 0)
 
 
+def relative_to(left: Array, size: Array) -> Array:
+    """A residual relative to its right-hand side; where that is zero, so is the residual or it is infinitely large."""
+    return jnp.where(size > 0, left / jnp.where(size > 0, size, 1), jnp.where(left == 0, 0, jnp.inf))
+
+
 def root(a: Array) -> Array:
     """sqrt(a), and 0 where a is negative."""
     return jnp.sqrt(jnp.maximum(a, 0))

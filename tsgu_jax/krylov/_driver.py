@@ -23,17 +23,12 @@ from jax import Array, lax
 from tsgu._core._options import ATTAINABLE, GAIN, LOST, diverged, stagnation_window
 from tsgu_jax._report import CODE
 from tsgu_jax.krylov._columns import norm, power_of_two
+from tsgu_jax.krylov._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen
 
 Apply = Callable[[Array], Array]
 
 _CACHE = 4 << 20
 """Bytes that the vectors of a group of columns may take on the CPU, about a second-level cache."""
-
-_HISTORY = 10_000
-"""Steps whose residual is kept where somebody records."""
-
-_RUNNING, _MET, _DIVERGED, _BROKEN, _SPENT, _STALLED = range(6)
-"""How the run of a column ended."""
 
 
 class State(Protocol):
@@ -99,17 +94,6 @@ class _Columns(NamedTuple):
     residual: Array  # true, absolute
     code: Array  # status; 0 while there is work to do
     history: Array | None  # (steps, ...)
-
-
-class _Seen(NamedTuple):
-    """What the current run has shown."""
-
-    steps: Array  # of the run
-    best: Array
-    best_step: Array
-    outcome: Array
-    taken: Array  # steps when the column was done
-    history: Array | None
 
 
 class Result(NamedTuple):
@@ -178,7 +162,7 @@ def _solve_group(
     x = jnp.zeros_like(b) if x is None else jnp.where(size > 0, x / scale, 0)
     target = jnp.maximum(limits.rtol * size, limits.atol / scale).astype(size.dtype)
     integers = jnp.zeros(size.shape, jnp.int32)
-    history = jnp.zeros((_HISTORY, *size.shape), size.dtype) if keep else None
+    history = jnp.zeros((HISTORY, *size.shape), size.dtype) if keep else None
     r = b - problem.A(x)
     residual = norm(r)
     limit = diverged(eps) * size * jnp.maximum(1, jnp.where(size > 0, residual / size, 1))  # a poor x0 is no divergence
@@ -196,10 +180,10 @@ def _solve_group(
         far = ~(residual <= columns.limit)
         # A run that ended worse than it began is undone; one that stopped for want of steps is kept all the same,
         # unless the method lowers the residual in every step: conjugate gradients may raise it while x improves.
-        lost = far | ((residual > columns.before) & (kernel.minimal | (columns.outcome != _SPENT)))
+        lost = far | ((residual > columns.before) & (kernel.minimal | (columns.outcome != SPENT)))
         x, r = jnp.where(lost, x, moved), jnp.where(lost, r, left)
         columns = columns._replace(
-            outcome=jnp.where(far, _DIVERGED, columns.outcome),
+            outcome=jnp.where(far, DIVERGED, columns.outcome),
             residual=jnp.where(columns.code == 0, jnp.where(lost, columns.residual, residual), columns.residual),
         )
         rounding = lax.cond(
@@ -227,17 +211,17 @@ def _solve_group(
 def _judge(columns: _Columns, rounding: Array, limits: Limits) -> _Columns:
     """Take note of the true residuals between two runs; a column whose status stays 0 gets another run."""
     c = columns
-    failed = (c.outcome == _BROKEN) | (c.outcome == _DIVERGED)
+    failed = (c.outcome == BROKEN) | (c.outcome == DIVERGED)
     fruitless = c.residual > GAIN * c.before
     again = fruitless & failed & (c.attempt == 0)
     level = jnp.where(rounding <= LOST * c.size, CODE["accuracy limit"], CODE["numerically singular"])
     code = jnp.select(
         [
             c.residual <= c.target,
-            (c.outcome != _RUNNING) & (c.residual <= rounding),
+            (c.outcome != RUNNING) & (c.residual <= rounding),
             ~jnp.isfinite(c.residual),
             c.steps >= limits.maxiter,
-            c.outcome == _STALLED,
+            c.outcome == STALLED,
             again,
             fruitless,
         ],
@@ -266,29 +250,27 @@ def _run(
     """Run the method on A d = r; d, as it was when each column was done, and the columns with what they have shown."""
     scale = power_of_two(r)
     state = kernel.start(problem, r / scale, columns.attempt)
-    zeros = jnp.zeros_like(columns.steps)
-    outcome = jnp.where(columns.code == 0, _RUNNING, _MET).astype(jnp.int32)
-    seen = _Seen(jnp.int32(0), jnp.full_like(columns.size, jnp.inf), zeros, outcome, zeros, columns.history)
+    seen = Seen.start(columns)
     see = partial(_see, columns=columns, scale=scale, maxiter=limits.maxiter, window=stagnation_window(n))
 
-    def until_one_is_done(state: Any, seen: _Seen) -> tuple[Any, _Seen]:
-        def going(carry: tuple[Any, _Seen]) -> Array:
+    def until_one_is_done(state: Any, seen: Seen) -> tuple[Any, Seen]:
+        def going(carry: tuple[Any, Seen]) -> Array:
             outcome = carry[1].outcome  # under vmap this is also asked of systems whose columns are all done
-            return jnp.any(outcome == _RUNNING) & jnp.all(outcome == seen.outcome)
+            return jnp.any(outcome == RUNNING) & jnp.all(outcome == seen.outcome)
 
-        def step(carry: tuple[Any, _Seen]) -> tuple[Any, _Seen]:
+        def step(carry: tuple[Any, Seen]) -> tuple[Any, Seen]:
             before, seen = carry
             state = kernel.step(problem, before)
             seen = see(state, seen)
             if kernel.hold is None or problem.preconditioned:
                 return state, seen
             after = kernel.step(problem, state)
-            return kernel.hold(seen.outcome == _RUNNING, state, after), see(after, seen)
+            return kernel.hold(seen.outcome == RUNNING, state, after), see(after, seen)
 
-        stepped: tuple[Any, _Seen] = lax.while_loop(going, step, (state, seen))
+        stepped: tuple[Any, Seen] = lax.while_loop(going, step, (state, seen))
         return stepped
 
-    def until_all_are_done(carry: tuple[Any, _Seen, Array]) -> tuple[Any, _Seen, Array]:
+    def until_all_are_done(carry: tuple[Any, Seen, Array]) -> tuple[Any, Seen, Array]:
         state, before, d = carry
         state, seen = until_one_is_done(state, before)
         return state, seen, jnp.where(seen.outcome != before.outcome, kernel.solution(problem, state), d)
@@ -298,45 +280,26 @@ def _run(
         d = kernel.solution(problem, state)
     else:
         state, seen, d = lax.while_loop(
-            lambda carry: jnp.any(carry[1].outcome == _RUNNING), until_all_are_done, (state, seen, jnp.zeros_like(r))
+            lambda carry: jnp.any(carry[1].outcome == RUNNING), until_all_are_done, (state, seen, jnp.zeros_like(r))
         )
-    open_ = columns.code == 0
-    columns = columns._replace(
-        steps=columns.steps + seen.taken,
-        outcome=jnp.where(open_, seen.outcome, columns.outcome),
-        history=seen.history,
-    )
-    return d * scale, columns
+    return d * scale, seen.noted(columns)
 
 
-def _see(state: State, seen: _Seen, columns: _Columns, scale: Array, maxiter: Any, window: int) -> _Seen:
+def _see(state: State, seen: Seen, columns: _Columns, scale: Array, maxiter: Any, window: int) -> Seen:
     """Take note of a step."""
-    steps = seen.steps + 1
     norm = state.norm * scale
-    improved = norm < 0.99 * seen.best
-    best_step = jnp.where(improved, steps, seen.best_step)
-    outcome = jnp.select(
-        [
-            norm <= columns.target,
-            ~(norm < columns.limit),
-            state.broken,
-            columns.steps + steps >= maxiter,
-            steps - best_step >= window,
-        ],
-        [_MET, _DIVERGED, _BROKEN, _SPENT, _STALLED],
-        _RUNNING,
-    )
-    running = seen.outcome == _RUNNING
-    history = seen.history
-    if history is not None:
-        place = jnp.where(running, columns.steps + steps - 1, _HISTORY)
-        index = (place, jnp.arange(norm.size)) if norm.ndim else (place,)
-        history = history.at[index].set(norm, mode="drop")
-    return _Seen(
-        steps,
-        jnp.where(improved, norm, seen.best),
-        best_step,
-        jnp.where(running, outcome, seen.outcome).astype(seen.outcome.dtype),
-        jnp.where(running, steps, seen.taken),
-        history,
-    )
+
+    def judged(steps: Array, idle: Array) -> Array:
+        return jnp.select(
+            [
+                norm <= columns.target,
+                ~(norm < columns.limit),
+                state.broken,
+                columns.steps + steps >= maxiter,
+                idle >= window,
+            ],
+            [MET, DIVERGED, BROKEN, SPENT, STALLED],
+            RUNNING,
+        )
+
+    return seen.after(norm, columns.steps, judged)

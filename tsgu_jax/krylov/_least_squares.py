@@ -13,15 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from tsgu._core._least_squares import DIVERGED, GAIN
+from tsgu._core import _least_squares as least_squares
+from tsgu._core._least_squares import GAIN
 from tsgu._core._options import ATTAINABLE, LOST, default_rtol, stagnation_window
 from tsgu_jax._report import CODE
 from tsgu_jax.krylov._columns import norm, power_of_two
-from tsgu_jax.krylov._driver import _HISTORY, _grouping
+from tsgu_jax.krylov._driver import _grouping
 from tsgu_jax.krylov._rectangular import Rectangular
-
-_RUNNING, _MET, _BROKEN, _ILL, _SPENT, _STALLED = range(6)
-"""How the run of a column ended."""
+from tsgu_jax.krylov._seen import BROKEN, HISTORY, ILL, MET, RUNNING, SPENT, STALLED, Seen
 
 
 class Kernel(NamedTuple):
@@ -64,17 +63,6 @@ class _Norms(NamedTuple):
     r: Array
     g: Array  # ||A^H r||
     x: Array
-
-
-class _Seen(NamedTuple):
-    """What the current run has shown."""
-
-    steps: Array
-    best: Array
-    best_step: Array
-    outcome: Array
-    taken: Array  # steps when the column was done
-    history: Array | None
 
 
 class Result(NamedTuple):
@@ -150,7 +138,7 @@ def _minimise_group(kernel: Kernel, operator: Rectangular, rule: Rule, keep: boo
         r = b - operator.apply(x)
     g = operator.adjoint(r)
     integers = jnp.zeros(size.shape, jnp.int32)
-    history = jnp.zeros((_HISTORY, *size.shape), size.dtype) if keep else None
+    history = jnp.zeros((HISTORY, *size.shape), size.dtype) if keep else None
     columns = _Columns(size, integers, jnp.full_like(size, jnp.inf), integers, jnp.zeros_like(size), integers, history)
     nothing = jnp.zeros_like(size), jnp.zeros_like(size)
     columns = _judge(rule, columns, _norms(r, g, x), nothing)
@@ -162,10 +150,10 @@ def _minimise_group(kernel: Kernel, operator: Rectangular, rule: Rule, keep: boo
         moved = x + d
         left = b - operator.apply(moved)
         left_g = operator.adjoint(left)
-        lost = ~(norm(left) <= DIVERGED * norm(r))  # true for NaN
+        lost = ~(norm(left) <= least_squares.DIVERGED * norm(r))  # true for NaN
         kept = lost | ~open_
         x, r, g = jnp.where(kept, x, moved), jnp.where(kept, r, left), jnp.where(kept, g, left_g)
-        columns = columns._replace(outcome=jnp.where(lost, _BROKEN, columns.outcome))
+        columns = columns._replace(outcome=jnp.where(lost, BROKEN, columns.outcome))
         norms = _norms(r, g, x)
         rounding = lax.cond(
             jnp.all(rule.is_solved(norms, size)), lambda _: nothing, lambda x: _rounding(operator, rule, x, b), x
@@ -198,7 +186,7 @@ def _rounding(operator: Rectangular, rule: Rule, x: Array, b: Array) -> tuple[Ar
 
 def _judge(rule: Rule, columns: _Columns, norms: _Norms, rounding: tuple[Array, Array]) -> _Columns:
     """Take note of the true norms between two runs; a column whose status stays 0 gets another run."""
-    c, ran = columns, columns.outcome != _RUNNING
+    c, ran = columns, columns.outcome != RUNNING
     residual = jnp.where(c.code == 0, rule.measure(norms.r, norms.g, rule.norm, c.size), c.residual)
     level = rounding[1]
     if rule.compatible:
@@ -211,8 +199,8 @@ def _judge(rule: Rule, columns: _Columns, norms: _Norms, rounding: tuple[Array, 
             ran & (norms.g <= level),
             ~jnp.isfinite(residual),
             c.steps >= rule.limits.maxiter,
-            c.outcome == _ILL,
-            c.outcome == _STALLED,
+            c.outcome == ILL,
+            c.outcome == STALLED,
             ran & ~(residual <= GAIN * c.before),
         ],
         [
@@ -225,7 +213,7 @@ def _judge(rule: Rule, columns: _Columns, norms: _Norms, rounding: tuple[Array, 
             CODE["iteration limit"],
             CODE["ill-conditioned"],
             CODE["stagnation"],
-            jnp.where(c.outcome == _BROKEN, CODE["breakdown"], CODE["stagnation"]),
+            jnp.where(c.outcome == BROKEN, CODE["breakdown"], CODE["stagnation"]),
         ],
         0,
     )
@@ -241,64 +229,42 @@ def _run(
 ) -> tuple[Array, _Columns]:
     """Run the method on A d = r; d, as it was when each column was done, and the columns with what they have shown."""
     scale = power_of_two(r)
-    zeros = jnp.zeros_like(columns.steps)
-    outcome = jnp.where(columns.code == 0, _RUNNING, _MET).astype(jnp.int32)
-    seen = _Seen(jnp.int32(0), jnp.full_like(columns.size, jnp.inf), zeros, outcome, zeros, columns.history)
+    seen = Seen.start(columns)
     fixed = jnp.maximum(rule.limits.btol, rule.eps) * columns.size + rule.limits.atol * rule.norm * norm_x
     see = partial(_see, rule, columns, fixed, scale, stagnation_window(operator.columns))
 
-    def going(carry: tuple[Any, _Seen]) -> Array:
-        return jnp.any(carry[1].outcome == _RUNNING)
+    def going(carry: tuple[Any, Seen]) -> Array:
+        return jnp.any(carry[1].outcome == RUNNING)
 
-    def step(carry: tuple[Any, _Seen]) -> tuple[Any, _Seen]:
+    def step(carry: tuple[Any, Seen]) -> tuple[Any, Seen]:
         old, seen = carry
         state = kernel.step(operator, old)
         if r.ndim > 1:  # a column that is done no longer changes
-            state = state._replace(x=jnp.where(seen.outcome == _RUNNING, state.x, old.x))
+            state = state._replace(x=jnp.where(seen.outcome == RUNNING, state.x, old.x))
         return state, see(state, seen)
 
     state, seen = lax.while_loop(going, step, (kernel.start(r / scale, g / scale), seen))
-    open_ = columns.code == 0
-    columns = columns._replace(
-        steps=columns.steps + seen.taken,
-        outcome=jnp.where(open_, seen.outcome, columns.outcome),
-        history=seen.history,
-    )
-    return state.x * scale, columns
+    return state.x * scale, seen.noted(columns)
 
 
-def _see(rule: Rule, columns: _Columns, fixed: Array, scale: Array, window: int, state: Any, seen: _Seen) -> _Seen:
+def _see(rule: Rule, columns: _Columns, fixed: Array, scale: Array, window: int, state: Any, seen: Seen) -> Seen:
     """Take note of a step."""
     limits = rule.limits
-    steps = seen.steps + 1
     r, g, x = state.norm_r * scale, state.norm_g * scale, state.norm_x * scale
-    measure = rule.measure(r, g, state.norm_a, columns.size)
-    improved = measure < 0.99 * seen.best
-    best_step = jnp.where(improved, steps, seen.best_step)
     optimal = limits.incompatible if rule.compatible else limits.optimal
     fits = r <= fixed + jnp.maximum(limits.atol, rule.eps) * state.norm_a * x
-    outcome = jnp.select(
-        [
-            fits | (g <= optimal * state.norm_a * r),
-            ~jnp.isfinite(r + g),
-            state.condition >= limits.conlim,
-            columns.steps + steps >= limits.maxiter,
-            steps - best_step >= window,
-        ],
-        [_MET, _BROKEN, _ILL, _SPENT, _STALLED],
-        _RUNNING,
-    )
-    running = seen.outcome == _RUNNING
-    history = seen.history
-    if history is not None:
-        place = jnp.where(running, columns.steps + steps - 1, _HISTORY)
-        index = (place, jnp.arange(measure.size)) if measure.ndim else (place,)
-        history = history.at[index].set(measure, mode="drop")
-    return _Seen(
-        steps,
-        jnp.where(improved, measure, seen.best),
-        best_step,
-        jnp.where(running, outcome, seen.outcome).astype(seen.outcome.dtype),
-        jnp.where(running, steps, seen.taken),
-        history,
-    )
+
+    def judged(steps: Array, idle: Array) -> Array:
+        return jnp.select(
+            [
+                fits | (g <= optimal * state.norm_a * r),
+                ~jnp.isfinite(r + g),
+                state.condition >= limits.conlim,
+                columns.steps + steps >= limits.maxiter,
+                idle >= window,
+            ],
+            [MET, BROKEN, ILL, SPENT, STALLED],
+            RUNNING,
+        )
+
+    return seen.after(rule.measure(r, g, state.norm_a, columns.size), columns.steps, judged)

@@ -1,0 +1,66 @@
+"""What a run of a method has shown: the part of the loops that counts steps, keeps a history and sees stagnation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+HISTORY = 10_000
+"""Steps whose residual is kept where somebody records."""
+
+RUNNING, MET, DIVERGED, BROKEN, ILL, SPENT, STALLED = range(7)
+"""How the run of a column ended; ill-conditioned is for least squares."""
+
+
+class Seen(NamedTuple):
+    """What the current run has shown."""
+
+    steps: Array  # of the run
+    best: Array
+    best_step: Array
+    outcome: Array
+    taken: Array  # steps when the column was done
+    history: Array | None
+
+    @classmethod
+    def start(cls, columns: Any) -> Seen:
+        """Of the columns of a solve nothing yet; those whose status is known do not run."""
+        zeros = jnp.zeros_like(columns.steps)
+        outcome = jnp.where(columns.code == 0, RUNNING, MET).astype(jnp.int32)
+        return cls(jnp.int32(0), jnp.full_like(columns.size, jnp.inf), zeros, outcome, zeros, columns.history)
+
+    def noted(self, columns: Any) -> Any:
+        """The columns of a solve with what the run has shown."""
+        return columns._replace(
+            steps=columns.steps + self.taken,
+            outcome=jnp.where(columns.code == 0, self.outcome, columns.outcome),
+            history=self.history,
+        )
+
+    def after(self, measure: Array, before: Array, judged: Callable[[Array, Array], Array]) -> Seen:
+        """The same after one more step, which left this measure of the residual.
+
+        ``before`` are the steps of earlier runs, and ``judged(steps, idle)`` how the run ends, if it does; ``idle``
+        counts the steps since the measure last fell.
+        """
+        steps = self.steps + 1
+        improved = measure < 0.99 * self.best
+        best_step = jnp.where(improved, steps, self.best_step)
+        outcome = judged(steps, steps - best_step)
+        running = self.outcome == RUNNING
+        history = self.history
+        if history is not None:
+            place = jnp.where(running, before + steps - 1, HISTORY)
+            index = (place, jnp.arange(measure.size)) if measure.ndim else (place,)
+            history = history.at[index].set(measure, mode="drop")
+        return Seen(
+            steps,
+            jnp.where(improved, measure, self.best),
+            best_step,
+            jnp.where(running, outcome, self.outcome).astype(self.outcome.dtype),
+            jnp.where(running, steps, self.taken),
+            history,
+        )
