@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tsgu import precond
+    from tsgu._auto import auto
+    from tsgu._core._log import Log, record
     from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
-    from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
+    from tsgu._core._status import ColumnInfo, ConvergenceWarning, SolveInfo
     from tsgu._direct import direct
     from tsgu._lstsq import sparse_generic_lstsq
     from tsgu._matrix import SparseMatrix
@@ -25,6 +27,7 @@ __all__ = [
     "Pattern",
     "SolveInfo",
     "SparseMatrix",
+    "auto",
     "bicgstab",
     "direct",
     "gmres",
@@ -39,8 +42,10 @@ __all__ = [
 ]
 
 _HOME = {
+    "tsgu._auto": ("auto",),
     "tsgu._core._settings": ("BICGSTABSettings", "LinearCGSettings", "MINRESSettings"),
-    "tsgu._core._status": ("ColumnInfo", "ConvergenceWarning", "Log", "SolveInfo", "record"),
+    "tsgu._core._log": ("Log", "record"),
+    "tsgu._core._status": ("ColumnInfo", "ConvergenceWarning", "SolveInfo"),
     "tsgu._direct": ("direct",),
     "tsgu._lstsq": ("sparse_generic_lstsq",),
     "tsgu._matrix": ("SparseMatrix",),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._C import _functorch
 
 from tsgu._core import _wording
-from tsgu._core._status import _user_frame
+from tsgu._core._status import user_frame
 
 if TYPE_CHECKING:
     from tsgu._pattern import Pattern
@@ -68,7 +68,7 @@ def promote(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.dtype == b.dtype:
         return a, b
     common = torch.promote_types(a.dtype, b.dtype)
-    warnings.warn(_wording.dtypes_differ(a.dtype, b.dtype, common), UserWarning, stacklevel=_user_frame())
+    warnings.warn(_wording.dtypes_differ(a.dtype, b.dtype, common), UserWarning, stacklevel=user_frame())
     return a.to(common), b.to(common)
 
 

@@ -7,20 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsgu._core import _status, _wording
+from tsgu._core import _log, _status, _wording
 from tsgu._core._factorisation import Factorisation, SingularMatrixError, library_for
-from tsgu._core._options import default_rtol
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method, call
 
 
-class _DirectSystem:
+class DirectSystem:
+    """Factors of one matrix, and reported solves with them."""
+
     def __init__(self, A: Any, arguments: Mapping[str, Any]) -> None:
         if not isinstance(A, SparseMatrix):
             raise TypeError(_wording.not_a("A", "a sparse tensor or a SparseMatrix for direct, which factors it", A))
         library = library_for(arguments.get("library"))
         try:
-            self._factors = Factorisation(A.pattern.symbolic, _host(A.values), library)
+            self._factors = Factorisation(A.pattern.symbolic, _host(A.values), library, arguments.get("rtol"))
         except SingularMatrixError as error:
             raise _singular(error) from error
 
@@ -38,7 +39,7 @@ class _DirectSystem:
         except SingularMatrixError as error:
             raise _singular(error) from error
         info = _status.summarize("direct", transposed, columns, time.perf_counter() - began)
-        _status.report(info, default_rtol(self._factors.eps))
+        _log.report(info, self._factors.rtol)
         return torch.from_numpy(x).to(B)
 
 
@@ -115,4 +116,4 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
 
 _direct.__name__ = _direct.__qualname__ = "direct"
 
-direct = Method(_direct, _DirectSystem, settings=None, hermitian=False)
+direct = Method(_direct, DirectSystem, settings=None, hermitian=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tsgu import _checks, _products
-from tsgu._core import _status, _wording
+from tsgu._core import _log, _status, _wording
 from tsgu._core._options import default_rtol
 from tsgu._implicit_lstsq import Pair
 from tsgu._matrix import SparseMatrix
@@ -185,7 +185,7 @@ class _Foreign:
             columns = [_status.ColumnInfo("not verified", None, None)] * (1 if b.dim() == 1 else b.shape[1])
         else:
             columns = self._columns(b, r, transposed)
-        _status.report(_status.summarize(self._name, transposed, columns, time.perf_counter() - began), self._verify)
+        _log.report(_status.summarize(self._name, transposed, columns, time.perf_counter() - began), self._verify)
 
     def _columns(self, b: Tensor, r: Tensor, transposed: bool) -> list[_status.ColumnInfo]:
         """The measure of :mod:`tsgu._core._least_squares` for each column; norms of columns scaled to be safe."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsgu._core._status import _user_frame
+from tsgu._core._status import user_frame
 
 _CONSTRUCTORS = ("SparseCooTensorWithDimsAndTensorsBackward", "SparseCompressedTensorBackward")
 
@@ -26,7 +26,7 @@ def warn_if_second_order_is_lost(node: Any, grad: Tensor) -> None:
         return
     constructor = _constructor_above(node)
     if constructor is not None:
-        warnings.warn(_LOST.format(constructor=constructor), UserWarning, stacklevel=_user_frame())
+        warnings.warn(_LOST.format(constructor=constructor), UserWarning, stacklevel=user_frame())
 
 
 def _is_differentiated_again(grad: Tensor) -> bool:

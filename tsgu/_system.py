@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tsgu import _checks, _products
-from tsgu._core import _status, _wording
+from tsgu._core import _log, _status, _wording
 from tsgu._implicit import assemble
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method, Prepared
@@ -200,7 +200,7 @@ class _Foreign:
         x = _checks.solution(self._name, x, B)
         columns = self._columns(x, B, transposed)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
-        _status.report(info, self._verify)
+        _log.report(info, self._verify)
         return x
 
     @cached_property

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit, _products
-from tsgu._core import _status, _substitution, _wording
+from tsgu._core import _log, _status, _substitution, _wording
 from tsgu._core._options import default_rtol
 from tsgu._core._substitution import Array, Substitution, ZeroDiagonalError
 from tsgu._core._triangle import Triangle
@@ -135,7 +135,7 @@ class TriangularSystem:
         seconds = time.perf_counter() - began
         for columns in members:
             info = _status.summarize("triangular", transposed, columns, seconds)
-            _status.report(info, default_rtol(triangle.eps))
+            _log.report(info, default_rtol(triangle.eps))
         return torch.from_numpy(x).to(b.device)
 
     def member(self, index: int) -> "TriangularSystem":

@@ -7,8 +7,9 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError('tsgu_jax needs JAX: pip install "tsgu[jax]"') from error
 
+from tsgu._core._log import Log, record
 from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
-from tsgu._core._status import ColumnInfo, ConvergenceWarning, Log, SolveInfo, record
+from tsgu._core._status import ColumnInfo, ConvergenceWarning, SolveInfo
 from tsgu_jax import precond
 from tsgu_jax._direct import direct
 from tsgu_jax._lstsq import lstsq

@@ -13,7 +13,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
 from tsgu._core import _wording
-from tsgu._core._status import _user_frame
+from tsgu._core._status import user_frame
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 
@@ -87,7 +87,7 @@ def promote(a: Array, b: Array) -> tuple[Array, Array]:
     if a.dtype == b.dtype:
         return a, b
     common = jnp.promote_types(a.dtype, b.dtype)
-    warnings.warn(_wording.dtypes_differ(a.dtype, b.dtype, common), UserWarning, stacklevel=_user_frame())
+    warnings.warn(_wording.dtypes_differ(a.dtype, b.dtype, common), UserWarning, stacklevel=user_frame())
     return a.astype(common), b.astype(common)
 
 

@@ -13,8 +13,8 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core._factorisation import library_for
+from tsgu._core._log import recording
 from tsgu._core._options import default_rtol
-from tsgu._core._status import recording
 from tsgu_jax import _factors, _host
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method, call, refuse_callable

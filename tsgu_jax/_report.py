@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from tsgu._core import _status, _wording
-from tsgu._core._status import ADVICE, SOUND, ColumnInfo, recording
+from tsgu._core import _log, _status, _wording
+from tsgu._core._log import recording
+from tsgu._core._status import ADVICE, SOUND, ColumnInfo
 from tsgu_jax._checks import is_traced
 
 STATUSES = ("", *ADVICE)
@@ -85,12 +86,12 @@ def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
     advice = ""
     if outcome.hermitian is not None and not outcome.hermitian:
         advice = _wording.not_hermitian(label.method)
-    _status.report(info, None if outcome.target is None else float(outcome.target), advice)
+    _log.report(info, None if outcome.target is None else float(outcome.target), advice)
 
 
 def _per_column(values: Any, size: int) -> list[Any]:
     return [None] * size if values is None else np.atleast_1d(np.asarray(values)).tolist()
 
 
-if jax.effects_barrier not in _status.before_closing:
-    _status.before_closing.append(jax.effects_barrier)
+if jax.effects_barrier not in _log.before_closing:
+    _log.before_closing.append(jax.effects_barrier)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
-from tsgu._core._status import recording
+from tsgu._core._log import recording
 from tsgu_jax import _checks, _report
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method

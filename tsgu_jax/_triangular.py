@@ -14,8 +14,8 @@ from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
+from tsgu._core._log import recording
 from tsgu._core._options import ATTAINABLE, LOST, default_rtol
-from tsgu._core._status import recording
 from tsgu._core._triangle import Triangle
 from tsgu_jax import _checks, _implicit, _products, _report, _substitution
 from tsgu_jax._matrix import SparseMatrix

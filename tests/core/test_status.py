@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tsgu._core import _status
+from tsgu._core import _log, _status
 from tsgu._core._status import ColumnInfo
 
 
@@ -47,11 +47,11 @@ def test_the_warning_names_solve_column_residual_target_and_remedy():
 
 def test_only_what_is_not_sound_is_warned_of_and_all_is_logged():
     """A warning at every solve, or none at a bad one."""
-    with _status.record() as outer, _status.record() as inner:
-        _status.report(info(GOOD), 1e-8)
+    with _log.record() as outer, _log.record() as inner:
+        _log.report(info(GOOD), 1e-8)
         with pytest.warns(_status.ConvergenceWarning, match="iteration limit"):
-            _status.report(info(POOR), 1e-8)
-    _status.report(info(GOOD), 1e-8)
+            _log.report(info(POOR), 1e-8)
+    _log.report(info(GOOD), 1e-8)
     assert [i.status for i in inner] == [i.status for i in outer] == ["converged", "iteration limit"]
 
 
@@ -70,8 +70,8 @@ def test_the_warning_points_at_the_users_line():
 
 def test_solves_of_other_threads_are_collected():
     """A log kept in a context variable, which the threads of autograd do not see."""
-    with _status.record() as log:
-        thread = threading.Thread(target=_status.report, args=(info(GOOD), None))
+    with _log.record() as log:
+        thread = threading.Thread(target=_log.report, args=(info(GOOD), None))
         thread.start()
         thread.join()
     assert len(log) == 1
@@ -79,7 +79,7 @@ def test_solves_of_other_threads_are_collected():
 
 def test_the_log_prints_as_a_table():
     """A list of reprs."""
-    log = _status.Log()
+    log = _log.Log()
     log._infos += [
         info(GOOD),
         info(ColumnInfo("converged", None, 2e-16), method="direct", transposed=True, seconds=None),
@@ -96,7 +96,7 @@ def test_the_plot_shows_each_history_with_its_axes_labelled():
     import matplotlib
 
     matplotlib.use("agg")
-    log = _status.Log()
+    log = _log.Log()
     log._infos += [info(GOOD), info(POOR, transposed=True), info(WORSE)]
     ax = log.plot()
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("step", "relative residual", "log")
@@ -114,7 +114,7 @@ def test_a_missing_matplotlib_names_the_extra():
     code = """
 import sys
 sys.modules["matplotlib"] = None
-from tsgu._core._status import Log
+from tsgu._core._log import Log
 try:
     Log().plot()
 except ImportError as error:

@@ -20,11 +20,13 @@ def power_of_two(b: Array) -> Array:
     return np.ldexp(0.5, np.frexp(np.abs(b).max(axis=0, initial=0))[1]).astype(b.real.dtype)
 
 
-def judge(b: Array, residual: Array, magnitude: Callable[[], Array], eps: float) -> tuple[Array, list[str]]:
+def judge(
+    b: Array, residual: Array, magnitude: Callable[[], Array], eps: float, rtol: float | None = None
+) -> tuple[Array, list[str]]:
     """Relative residual and status of each column; ``magnitude`` is ``|A| |x| + |b|``, asked for where it matters."""
     size, left = _norms(b), _norms(residual)
     relative = np.divide(left, size, out=np.where(left == 0, 0.0, np.inf), where=size > 0)
-    rtol = default_rtol(eps)
+    rtol = default_rtol(eps) if rtol is None else rtol
     if np.all(relative <= rtol):
         return relative, ["converged"] * size.size
     rounding = ATTAINABLE * eps * _norms(magnitude())

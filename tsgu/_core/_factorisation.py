@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tsgu._core import _accuracy, _mkl, _pardiso, _superlu, _wording
+from tsgu._core._options import default_rtol
 from tsgu._core._status import ColumnInfo
 from tsgu._core._superlu import SingularMatrixError as SingularMatrixError
 from tsgu._core._symbolic import Symbolic
@@ -61,6 +62,8 @@ class Factorisation:
         float32, float64, complex64 or complex128, in the pattern's order.
     library : str
         One of ``LIBRARIES``.
+    rtol : float, optional
+        The residual that calls for no refinement; by default that of every method.
 
     Raises
     ------
@@ -68,11 +71,12 @@ class Factorisation:
         If A is exactly singular.
     """
 
-    def __init__(self, symbolic: Symbolic, values: Array, library: str) -> None:
+    def __init__(self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None) -> None:
         other = symbolic.transpose
         self.matrix = sp.csr_array((values, symbolic.col, symbolic.indptr), shape=symbolic.shape)
         self._columns = sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape)
         self.eps = float(np.finfo(values.dtype).eps)
+        self.rtol = default_rtol(self.eps) if rtol is None else rtol
         self._magnitude: sp.csr_array | None = None
         self._lock = Lock()
         self._attempts = _attempts(self.matrix, self._columns, symbolic, library)
@@ -129,7 +133,8 @@ class Factorisation:
 
     def _judge(self, b: Array, x: Array, transposed: bool) -> tuple[Array, list[str]]:
         """Relative residual and status of each column."""
-        return _accuracy.judge(b, self._residual(b, x, transposed), lambda: self._bound(b, x, transposed), self.eps)
+        residual = self._residual(b, x, transposed)
+        return _accuracy.judge(b, residual, lambda: self._bound(b, x, transposed), self.eps, self.rtol)
 
     def _bound(self, b: Array, x: Array, transposed: bool) -> Array:
         if self._magnitude is None:

@@ -1,13 +1,10 @@
-"""What became of a solve: status, log and warning, the same objects for both packages."""
+"""What became of a solve: its status, in words, the same objects for both packages."""
 
 import os
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +105,8 @@ class SolveInfo:
         Wall-clock time.
     columns : tuple of ColumnInfo
         The same for each right-hand side.
+    note : str
+        What ``auto`` chose and why; else empty.
 
     Examples
     --------
@@ -127,6 +126,7 @@ class SolveInfo:
     history: npt.NDArray[Any] | None = field(repr=False, compare=False)
     seconds: float | None
     columns: tuple[ColumnInfo, ...] = field(repr=False)
+    note: str = field(default="", repr=False)
 
     @property
     def converged(self) -> bool:
@@ -158,133 +158,6 @@ def _badness(column: ColumnInfo) -> tuple[int, float]:
     return SEVERITY.get(column.status, len(SEVERITY)), float("inf") if np.isnan(residual) else residual
 
 
-class Log(Sequence[SolveInfo]):
-    """The solves made inside ``with record() as log``, in the order in which they ended."""
-
-    def __init__(self) -> None:
-        self._infos: list[SolveInfo] = []
-
-    @overload
-    def __getitem__(self, index: int) -> SolveInfo: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[SolveInfo]: ...
-    def __getitem__(self, index: int | slice) -> SolveInfo | Sequence[SolveInfo]:
-        return self._infos[index]
-
-    def __len__(self) -> int:
-        return len(self._infos)
-
-    def __repr__(self) -> str:
-        head = ("method", "system", "status", "iterations", "residual", "seconds")
-        rows = [head] + [
-            (
-                info.method,
-                "A^T" if info.transposed else "A",
-                info.status,
-                _or_dash(info.iterations, "d"),
-                _or_dash(info.residual, ".1e"),
-                _or_dash(info.seconds, ".3f"),
-            )
-            for info in self._infos
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the residual history of each solve.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; a new figure if None.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
-        if ax is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError as error:
-                raise ImportError('log.plot() needs matplotlib: pip install "tsgu[plot]"') from error
-            ax = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
-        for number, info in enumerate(self._infos):
-            if info.history is not None and info.history.size:
-                system = "adjoint" if info.transposed else "forward"
-                steps = np.arange(1, info.history.size + 1)
-                line = ax.plot(steps, info.history, label=f"{number}: {info.method}, {system}, {info.status}")[0]
-                if info.history.size == 1:
-                    line.set_marker("o")
-        ax.set_xlabel("step")
-        ax.set_ylabel("relative residual")
-        if ax.lines:
-            ax.set_yscale("log")
-            ax.legend()
-        return ax
-
-
-def _or_dash(value: Any, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
-
-
-_logs: list[Log] = []  # a process-wide list: backward passes and callbacks run in threads of the frameworks' own
-_lock = threading.Lock()
-
-before_closing: list[Callable[[], Any]] = []
-"""Called at the end of each :func:`record` block: a framework that reports late waits here for what is under way."""
-
-
-@contextmanager
-def record() -> Iterator[Log]:
-    """Collect a :class:`SolveInfo` for every solve inside the block, adjoint ones included.
-
-    Solves made by other threads during the block are collected too, since a backward pass may run in one.
-
-    Yields
-    ------
-    Log
-        A sequence of :class:`SolveInfo`, with ``plot()``; printing it shows a table.
-
-    Examples
-    --------
-    >>> import torch, tsgu
-    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse().requires_grad_()
-    >>> with tsgu.record() as log:
-    ...     tsgu.sparse_generic_solve(A, torch.ones(2), solve=tsgu.linear_cg).sum().backward()
-    >>> [(info.transposed, info.status) for info in log]
-    [(False, 'converged'), (True, 'converged')]
-    """
-    log = Log()
-    with _lock:
-        _logs.append(log)
-    try:
-        yield log
-        for wait in before_closing:
-            wait()
-    finally:
-        with _lock:
-            _logs[:] = [other for other in _logs if other is not log]
-
-
-def recording() -> bool:
-    """Whether anybody wants residual histories."""
-    return bool(_logs)
-
-
-def report(info: SolveInfo, target: float | None, advice: str = "") -> None:
-    """Hand the outcome of a solve to the logs, and warn if it is not sound."""
-    with _lock:
-        for log in _logs:
-            log._infos.append(info)
-    if info.status not in SOUND:
-        warnings.warn(describe(info, target, advice), ConvergenceWarning, stacklevel=_user_frame())
-
-
 def describe(info: SolveInfo, target: float | None, advice: str = "") -> str:
     """The text of the warning: which solve, which column, how far it got, and what to change."""
     bad = [index for index, column in enumerate(info.columns) if column.status not in SOUND]
@@ -303,7 +176,7 @@ def describe(info: SolveInfo, target: float | None, advice: str = "") -> str:
     return f"{info.method} on the {system}: {column.status}; {facts}. {advice}"
 
 
-def _user_frame() -> int:
+def user_frame() -> int:
     """The stacklevel of the first frame outside the packages, so that the warning points at the user's line."""
     inside = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     packages = tuple(os.path.join(inside, name) + os.sep for name in ("tsgu", "tsgu_jax"))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 Indices = npt.NDArray[Any]
 
@@ -68,6 +69,23 @@ class Symbolic:
             return False
         other = self.transpose
         return np.array_equal(self.indptr, other.indptr) and np.array_equal(self.col, other.col)
+
+    @cached_property
+    def width(self) -> float:
+        """How wide the graph of a square pattern is: the mean distance from the diagonal to the first entry of a row,
+        in the order of reverse Cuthill and McKee.
+
+        A grid of n points is about n^(1/2) wide in two dimensions and n^(2/3) in three; a chain has width 1.
+        """
+        n = self.shape[0]
+        if self.nnz == 0:
+            return 0.0
+        graph = sp.csr_array((np.ones(self.nnz, dtype=np.int8), self.col, self.indptr), shape=self.shape)
+        place = np.empty(n, dtype=self.col.dtype)
+        place[reverse_cuthill_mckee(graph, symmetric_mode=self.is_symmetric)] = np.arange(n, dtype=self.col.dtype)
+        rows = np.flatnonzero(np.diff(self.indptr))
+        first = np.minimum.reduceat(place[self.col], self.indptr[rows])
+        return float(np.maximum(place[rows] - first, 0).sum() / n)
 
     @cached_property
     def keys(self) -> Indices:

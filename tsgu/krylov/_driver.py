@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsgu._core._log import recording
 from tsgu._core._options import ATTAINABLE, GAIN, LOST, Options, diverged, stagnation_window
-from tsgu._core._status import ColumnInfo, recording
+from tsgu._core._status import ColumnInfo
 from tsgu.krylov._columns import Arithmetic, arithmetic
 from tsgu.krylov._operator import Apply, Operator, Product
 

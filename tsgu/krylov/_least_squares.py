@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsgu._core import _status, _wording
+from tsgu._core import _log, _status, _wording
 from tsgu._core._least_squares import (
     DIVERGED,
     GAIN,
@@ -24,8 +24,9 @@ from tsgu._core._least_squares import (
     optimality_tolerance,
     resolve_least_squares,
 )
+from tsgu._core._log import recording
 from tsgu._core._options import ATTAINABLE, LOST, default_rtol, stagnation_window
-from tsgu._core._status import ColumnInfo, recording
+from tsgu._core._status import ColumnInfo
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
 from tsgu.krylov._columns import Arithmetic, arithmetic
@@ -316,5 +317,5 @@ class _LeastSquaresSystem:
         began = time.perf_counter()
         x, r, columns = minimise(self._kernel, operator, B, x0, self._options, compatible)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
-        _status.report(info, max(self._options.atol, self._options.btol))
+        _log.report(info, max(self._options.atol, self._options.btol))
         return x, r

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec
 from torch import Tensor, finfo
 
 from tsgu import _checks
-from tsgu._core import _status, _wording
+from tsgu._core import _log, _status, _wording
 from tsgu._core._options import Settings, resolve_options
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
@@ -72,5 +72,5 @@ class _KrylovSystem:
         advice = ""
         if self._hermitian and info.status not in _status.SOUND and not operator.is_hermitian:
             advice = _wording.not_hermitian(self._name)
-        _status.report(info, options.rtol, advice)
+        _log.report(info, options.rtol, advice)
         return x

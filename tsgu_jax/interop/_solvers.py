@@ -17,7 +17,7 @@ import tsgu
 import tsgu_jax
 from tsgu import _method as torch_method
 from tsgu._core import _wording
-from tsgu._core._status import recording
+from tsgu._core._log import recording
 from tsgu_jax import _checks, _host, _report
 from tsgu_jax._method import Bound, Method
 from tsgu_jax._report import Label, Outcome

@@ -13,7 +13,7 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
 from tsgu._core._least_squares import optimality_tolerance, resolve_least_squares
-from tsgu._core._status import recording
+from tsgu._core._log import recording
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method
 from tsgu_jax._report import Outcome

@@ -13,8 +13,8 @@ from jax import Array, lax
 from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
+from tsgu._core._log import recording
 from tsgu._core._options import Settings, resolve_options
-from tsgu._core._status import recording
 from tsgu_jax._method import Method
 from tsgu_jax._report import STATUSES, Outcome
 from tsgu_jax.krylov._driver import Kernel, Limits, Problem, solve
