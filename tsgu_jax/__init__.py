@@ -11,6 +11,7 @@ from tsgu._core._log import Log, record
 from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
 from tsgu._core._status import ColumnInfo, ConvergenceWarning, SolveInfo
 from tsgu_jax import precond
+from tsgu_jax._auto import auto
 from tsgu_jax._direct import direct
 from tsgu_jax._lstsq import lstsq
 from tsgu_jax._matrix import SparseMatrix
@@ -29,6 +30,7 @@ __all__ = [
     "Pattern",
     "SolveInfo",
     "SparseMatrix",
+    "auto",
     "bicgstab",
     "direct",
     "gmres",

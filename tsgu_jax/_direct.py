@@ -79,7 +79,7 @@ class _DirectSystem:
         return x, Outcome(code, None, residual, None, target, None)
 
 
-def _bind(arguments: Mapping[str, Any], n: int, dtype: Any) -> _Direct:
+def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Direct:
     return _Direct(recording(), library_for(arguments.get("library")))
 
 

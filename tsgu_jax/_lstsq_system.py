@@ -78,7 +78,7 @@ class LeastSquaresPlan:
     def _bound(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any) -> Any:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):
-            return solver.bind(arguments, n, dtype)
+            return solver.bind(arguments, n, dtype, None)
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 

@@ -52,7 +52,7 @@ class Method(Generic[P]):
     def __init__(
         self,
         function: Callable[P, Array],
-        bind: Callable[[Mapping[str, Any], int, Any], Bound],
+        bind: Callable[[Mapping[str, Any], int, Any, Any], Bound],
         *,
         settings: type[Settings] | None,
         hermitian: bool,
@@ -75,11 +75,11 @@ class Method(Generic[P]):
         """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
         if not isinstance(A, SparseMatrix):
             A = SparseMatrix.from_bcoo(A)
-        return Reporting(self.name, self.bind(kwargs, A.shape[-1], A.dtype).prepare(A))
+        return Reporting(self.name, self.bind(kwargs, A.shape[-1], A.dtype, A).prepare(A))
 
-    def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any) -> Bound:
-        """The arguments checked and resolved for n unknowns."""
-        return self._bind(self.arguments(kwargs), n, dtype)
+    def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Bound:
+        """The arguments checked and resolved for n unknowns; ``matrix``, where there is one, to be looked at."""
+        return self._bind(self.arguments(kwargs), n, dtype, matrix)
 
     def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments checked, those left at None removed, and ``settings`` resolved."""

@@ -1,6 +1,6 @@
 """What became of a solve, carried out of a compiled program: the arrays, and how the host hears of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.tree_util import register_dataclass
 
 from tsgu._core import _log, _status, _wording
 from tsgu._core._log import recording
@@ -22,15 +23,25 @@ CODE = {status: code for code, status in enumerate(STATUSES)}
 _SOUND = np.array([not status or status in SOUND for status in STATUSES])
 
 
+@partial(register_dataclass, data_fields=["place"], meta_fields=["names"])
+@dataclass(frozen=True)
+class Choice:
+    """Which of several methods it was that solved; for each its name and a note for the log."""
+
+    place: Array | int  # ()
+    names: tuple[tuple[str, str], ...]
+
+
 class Outcome(NamedTuple):
     """One solve; the shape of the fields is that of the columns, (k,) or (). What was not measured is None."""
 
     code: Array  # index in STATUSES
-    steps: Array | None
+    steps: Array | None  # below zero where they were not counted
     residual: Array | None  # true relative residual
     history: Array | None  # (steps kept, ...)
     target: Array | float | None  # what the residual should have reached, ()
     hermitian: Array | None  # whether A is; None where the method does not ask for it, ()
+    choice: Choice | None = None  # where a method chose another one
 
 
 @dataclass(frozen=True)
@@ -77,12 +88,13 @@ def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
     histories: list[Any] = [None] * code.size
     if outcome.history is not None:
         history = np.asarray(outcome.history).reshape(-1, code.size)
-        histories = [history[: steps[column], column] for column in range(code.size)]
+        histories = [history[: max(steps[column], 0), column] for column in range(code.size)]
     columns = [
-        ColumnInfo(STATUSES[c], None if s is None else int(s), None if r is None else float(r), h)
+        ColumnInfo(STATUSES[c], None if s is None or s < 0 else int(s), None if r is None else float(r), h)
         for c, s, r, h in zip(code, steps, residual, histories, strict=True)
     ]
-    info = _status.summarize(label.method, label.transposed, columns, seconds)
+    method, note = (label.method, "") if outcome.choice is None else outcome.choice.names[int(outcome.choice.place)]
+    info = replace(_status.summarize(method, label.transposed, columns, seconds), note=note)
     advice = ""
     if outcome.hermitian is not None and not outcome.hermitian:
         advice = _wording.not_hermitian(label.method)

@@ -152,7 +152,7 @@ def differentiable(
     if B.size == 0:
         return jnp.zeros_like(B)
     n = B.shape[0] if values is None or values.ndim == 1 else B.shape[1]
-    return run(plan.system(pattern, given, n, B.dtype), values, B, x0, plan.is_own)
+    return run(plan.system(pattern, values, given, n, B.dtype), values, B, x0, plan.is_own)
 
 
 class Solvable(Protocol):

@@ -58,19 +58,20 @@ class Plan:
         """Whether the package's own methods do it all, so that the package may compile the whole."""
         return all(solver is None or isinstance(solver, Method) for solver in (self.solve, self.transpose_solve))
 
-    def system(self, pattern: Pattern | None, given: Any, n: int, dtype: Any) -> LinearSystem:
+    def system(self, pattern: Pattern | None, values: Array | None, given: Any, n: int, dtype: Any) -> LinearSystem:
         """The linear system for A on a pattern, or for a matrix that is only a callable."""
-        bound = partial(self._bound, given=given, n=n, dtype=dtype)
+        matrix = None if pattern is None else SparseMatrix.tree_unflatten(None, (values, pattern))
+        bound = partial(self._bound, given=given, n=n, dtype=dtype, matrix=matrix)
         forward = bound(self.transpose_solve, True) if self.solve is None else bound(self.solve, False)
         known = self.solve is self.transpose_solve and isinstance(self.solve, Method)
         same = self.solve is None or self.transpose_solve is None or known
         adjoint = None if same else bound(self.transpose_solve, True)
         return LinearSystem(pattern, None if pattern is not None else given, forward, adjoint)
 
-    def _bound(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any) -> Bound:
+    def _bound(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any, matrix: Any) -> Bound:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
-            return solver.bind(arguments, n, dtype)
+            return solver.bind(arguments, n, dtype, matrix)
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 

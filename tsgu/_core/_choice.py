@@ -41,6 +41,9 @@ _FEWEST = 50
 _LARGEST_FILL = 1 << 28
 """Entries of factors, about 4 GB, above which factoring is not tried."""
 
+_PER_SECOND = 1e9
+"""Entries that a product goes through in a second."""
+
 _WRONG_SIGN = 0.1
 """Share of off-diagonal entries, by weight, that may have the sign of the diagonal where classical coarsening is
 trusted."""
@@ -65,6 +68,8 @@ class Traits:
     coupled : bool
         Whether off-diagonal entries have the sign opposite to the diagonal, as in an M-matrix, but for a tenth of
         their weight.
+    seen : bool
+        Whether the values were there to be looked at; if not, what is said of them is a guess.
     """
 
     n: int
@@ -75,6 +80,7 @@ class Traits:
     sign: int
     diagonal: bool
     coupled: bool
+    seen: bool = True
 
     @property
     def length(self) -> float:
@@ -87,11 +93,14 @@ class Traits:
         return self.nnz + 4 * self.n * math.log2(1 + self.width) + 60 * self.width**2
 
     def __str__(self) -> str:
-        parts = ["Hermitian" if self.complex else "symmetric"] if self.hermitian else ["not symmetric"]
+        size = f"{self.n} unknowns, width {self.width:.0f}"
+        if not self.seen:
+            return f"traced, {size}"
+        parts = [("" if self.hermitian else "not ") + ("Hermitian" if self.complex else "symmetric")]
         parts.append({1: "positive diagonal", -1: "negative diagonal"}.get(self.sign, ""))
         if not self.sign:
             parts[-1] = "diagonal of both signs" if self.diagonal else "zeros on the diagonal"
-        return f"{', '.join(parts)}, {self.n} unknowns, width {self.width:.0f}"
+        return ", ".join([*parts, size])
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ def _is_hermitian(symbolic: Symbolic, values: Array) -> bool:
     return bool(off.max(initial=0) <= 100 * np.finfo(values.dtype).eps * np.abs(values).max(initial=0))
 
 
-def candidates(traits: Traits, library: str, amg: bool | None = None) -> tuple[Candidate, ...]:
+def candidates(traits: Traits, library: str, amg: bool | None = None, overhead: float = 0.0) -> tuple[Candidate, ...]:
     """What to try, in this order; never empty.
 
     Parameters
@@ -154,10 +163,15 @@ def candidates(traits: Traits, library: str, amg: bool | None = None) -> tuple[C
         Who would factor.
     amg : bool, optional
         Whether PyAMG can be used; by default, whether it is installed.
+    overhead : float, optional
+        Seconds that come on top of multigrid, where another hierarchy is another program to compile.
     """
     amg = find_spec("pyamg") is not None if amg is None else amg
     direct = Candidate("direct", None, _cost_of_direct(traits, library))
-    found = [*_iterative(traits, amg), *([direct] if traits.fill <= _LARGEST_FILL else [])]
+    found = [
+        *_iterative(traits, amg, overhead * _PER_SECOND / max(traits.nnz, 1)),
+        *([direct] if traits.fill <= _LARGEST_FILL else []),
+    ]
     found.sort(key=lambda candidate: candidate.cost)
     if direct in found:  # which solves whatever can be solved
         del found[found.index(direct) + 1 :]
@@ -171,14 +185,14 @@ def _cost_of_direct(traits: Traits, library: str) -> float:
     return (16 if library == "superlu" else 4) * work / max(traits.nnz, 1)
 
 
-def _iterative(traits: Traits, amg: bool) -> list[Candidate]:
+def _iterative(traits: Traits, amg: bool, more: float) -> list[Candidate]:
     length, steps = traits.length, 25
     if traits.hermitian and traits.sign:
         found = [Candidate("linear_cg", "jacobi", 3 * length, 1.5 * length)]
         if amg and traits.coupled and not traits.complex:
-            found.append(Candidate("linear_cg", "amg", 600, steps))
+            found.append(Candidate("linear_cg", "amg", 600 + more, steps))
         elif amg:
-            found.append(Candidate("linear_cg", "amg", 900, 2 * steps, (("kind", "smoothed_aggregation"),)))
+            found.append(Candidate("linear_cg", "amg", 900 + more, 2 * steps, (("kind", "smoothed_aggregation"),)))
         return [*found, Candidate("minres", None, 12 * length, 6 * length)]
     if traits.hermitian:
         return [Candidate("minres", None, 12 * length, 6 * length)]
@@ -186,7 +200,7 @@ def _iterative(traits: Traits, amg: bool) -> list[Candidate]:
     if traits.diagonal:
         found.append(Candidate("bicgstab", "jacobi", 8 * length, 2 * length))
     if amg and traits.coupled and not traits.complex:
-        found.append(Candidate("bicgstab", "amg", 900, steps))
+        found.append(Candidate("bicgstab", "amg", 900 + more, steps))
     return found
 
 

@@ -95,7 +95,7 @@ class _JaxSystem:
         with _precision(A.dtype):
             self._matrix = to_jax(A)
             given = {name: _to_jax(value) for name, value in arguments.items()}
-            self._bound = method.bind(given, A.shape[-1], self._matrix.dtype)
+            self._bound = method.bind(given, A.shape[-1], self._matrix.dtype, self._matrix)
 
     def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
         return self._solve(B, x0, transposed=False)

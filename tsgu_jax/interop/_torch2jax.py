@@ -249,7 +249,7 @@ def _called_alone(method: torch_method.Method[Any]) -> Callable[..., Any]:
     return lambda A, B, **kwargs: _sparse_generic_solve(A, B, method, **kwargs)
 
 
-for _each in (tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres, tsgu.direct):
+for _each in (tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres, tsgu.direct, tsgu.auto):
     _stands_for(_each)(_called_alone(_each))
 _stands_for(tsgu.lsmr)(lambda A, B, **kwargs: _sparse_generic_lstsq(A, B, tsgu.lsmr, **kwargs))
 

@@ -185,7 +185,7 @@ class _LSMRSystem:
         return result.x, result.r, Outcome(*result[2:], target, None)
 
 
-def _bind(arguments: Mapping[str, Any], n: int, dtype: Any) -> _LSMR:
+def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _LSMR:
     eps = float(jnp.finfo(dtype).eps)
     options = resolve_least_squares(arguments, n, eps)
     optimal, incompatible = (optimality_tolerance(options.atol, eps, compatible) for compatible in (False, True))

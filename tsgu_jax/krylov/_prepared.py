@@ -33,7 +33,7 @@ def krylov_method(
     def decorate(function: Callable[P, Array]) -> Method[P]:
         name = function.__name__
 
-        def bind(arguments: Mapping[str, Any], n: int, dtype: Any) -> _Krylov:
+        def bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Krylov:
             options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))
             limits = Limits(options.rtol, options.atol, min(options.maxiter, 2**31 - 1))
             M = preconditioner(arguments.get("M"), n, dtype, hermitian)

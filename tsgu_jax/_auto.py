@@ -1,0 +1,290 @@
+"""A method that chooses another one, verifies what it did, and falls back to the next, all in one program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.lax import stop_gradient
+from jax.tree_util import register_dataclass
+
+from tsgu._core import _choice
+from tsgu._core._choice import Candidate, Traits
+from tsgu._core._factorisation import library_for
+from tsgu._core._options import resolve_options
+from tsgu_jax import _checks, precond
+from tsgu_jax._direct import direct
+from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._method import Bound, Method, Prepared, call, refuse_callable
+from tsgu_jax._report import CODE, Choice, Outcome
+from tsgu_jax.krylov import bicgstab, gmres, linear_cg, minres
+from tsgu_jax.krylov._operator import MatrixOperator
+from tsgu_jax.krylov._seen import HISTORY
+
+_METHODS: dict[str, Method[Any]] = {m.name: m for m in (bicgstab, direct, gmres, linear_cg, minres)}
+
+_FINE = (CODE["converged"], CODE["accuracy limit"])
+
+_COMPILING = 5.0
+"""Seconds to compile another multigrid hierarchy into a solve and its adjoint."""
+
+
+@partial(register_dataclass, data_fields=["bound"], meta_fields=["precond", "definite"])
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """A method with its arguments.
+
+    ``precond`` names a preconditioner to be made of the matrix at hand, where ``bound`` does not hold one; ``definite``
+    says that it is for matrices that look definite, which is seen when the program runs.
+    """
+
+    bound: Bound
+    precond: str | None
+    definite: bool
+
+    def prepare(self, matrix: SparseMatrix) -> Prepared:
+        bound: Any = self.bound
+        if self.precond is not None:
+            bound = replace(bound, M=getattr(precond, self.precond)(matrix).ready(matrix.shape[0], matrix.dtype))
+        prepared: Prepared = bound.prepare(matrix)
+        return prepared
+
+
+@partial(register_dataclass, data_fields=["attempts"], meta_fields=["names"])
+@dataclass(frozen=True, eq=False)
+class _Auto:
+    """What is tried, one after the other, and what the log says of each."""
+
+    attempts: tuple[_Attempt, ...]
+    names: tuple[tuple[str, str], ...]
+    name = "auto"
+
+    def prepare(self, matrix: Any) -> _AutoSystem:
+        refuse_callable(self.name, matrix)
+        return _AutoSystem(self, matrix)
+
+
+class _AutoSystem:
+    """The attempts on one matrix. The first is made ready once, for forward and adjoint; others where they are run."""
+
+    refusal = None
+
+    def __init__(self, method: _Auto, matrix: SparseMatrix) -> None:
+        self._method, self._matrix = method, matrix
+        first = method.attempts[0]
+        self._first = None if first.definite else first.prepare(matrix)
+
+    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        return self._solve(B, False)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        return self._solve(G, True)
+
+    def _solve(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
+        attempts, names = self._method.attempts, self._method.names
+        real = jnp.finfo(B.dtype).dtype
+        keep = any(getattr(attempt.bound, "keep", False) for attempt in attempts)
+
+        def run(place: int, prepared: Prepared | None = None) -> tuple[Array, Outcome]:
+            prepared = attempts[place].prepare(self._matrix) if prepared is None else prepared
+            x, outcome = prepared.solve_transpose(B) if transposed else prepared.solve(B, None)
+            return x, _uniform(outcome, B, keep, names, place)
+
+        if self._first is not None:
+            found = run(0, self._first)
+        else:
+            wanted = _looks_definite(self._matrix)
+            nothing = Outcome(jnp.full(B.shape[1:], CODE["breakdown"]), None, None, None, jnp.zeros((), real), None)
+            otherwise = jnp.zeros_like(B), _uniform(nothing, B, keep, names, 0)
+            found = lax.cond(wanted, lambda: run(0), lambda: otherwise)
+
+        for place in range(1, len(attempts)):
+
+            def another(found: tuple[Array, Outcome], place: int = place) -> tuple[Array, Outcome]:
+                new = run(place)
+                better = _solved(new[1]) | ~(_largest(new[1]) > _largest(found[1]))  # true for NaN in what was found
+                return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, found)
+
+            found = lax.cond(_solved(found[1]), lambda found: found, another, found)
+        return found
+
+
+def _solved(outcome: Outcome) -> Array:
+    return jnp.isin(outcome.code, jnp.array(_FINE)).all()
+
+
+def _largest(outcome: Outcome) -> Any:
+    residual = outcome.residual
+    return jnp.inf if residual is None else jnp.where(jnp.isnan(residual), jnp.inf, residual).max(initial=0)
+
+
+def _uniform(outcome: Outcome, B: Array, keep: bool, names: tuple[tuple[str, str], ...], place: int) -> Outcome:
+    """The outcome of any method, with the same fields for all."""
+    columns, real = B.shape[1:], jnp.finfo(B.dtype).dtype
+    history = outcome.history
+    if keep and history is None:
+        history = jnp.zeros((HISTORY, *columns), real)
+    return Outcome(
+        outcome.code.astype(jnp.int32),
+        jnp.full(columns, -1, jnp.int32) if outcome.steps is None else outcome.steps.astype(jnp.int32),
+        jnp.full(columns, jnp.inf, real) if outcome.residual is None else outcome.residual.astype(real),
+        history,
+        jnp.asarray(outcome.target, real),
+        None,
+        Choice(jnp.int32(place), names),
+    )
+
+
+def _looks_definite(matrix: SparseMatrix) -> Array:
+    """Whether A is Hermitian, with a diagonal of one sign."""
+    entries = matrix.pattern.entries
+    n = entries.shape[0]
+    on = entries.row == entries.col
+    diagonal = jnp.zeros(n, matrix.dtype).at[entries.row].add(jnp.where(on, matrix.values, 0), mode="drop").real
+    return MatrixOperator(matrix.values, entries).is_hermitian & (jnp.all(diagonal > 0) | jnp.all(diagonal < 0))
+
+
+def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Auto:
+    refuse_callable("auto", matrix)
+    resolve_options(arguments, n, float(jnp.finfo(dtype).eps))  # which checks them, whoever solves
+    values = stop_gradient(matrix.values)
+    known = values.ndim == 1 and not _checks.is_traced(values, matrix.pattern.row, matrix.pattern.col)
+    traits, plan, places = _looked_at(matrix, values) if known else _guessed(matrix, n, dtype)
+    attempts: list[_Attempt] = []
+    names: list[tuple[str, str]] = []
+    for order, place in enumerate(places):
+        candidate = plan[place]
+        chosen: dict[str, Any] = {}
+        if candidate.method != "direct":
+            chosen = {**arguments, "maxiter": candidate.maxiter(arguments.get("maxiter"), order + 1 == len(places))}
+        later = candidate.precond
+        if candidate.precond == "amg":
+            try:
+                chosen["M"] = precond.amg(matrix.with_values(values), **dict(candidate.options))
+            except ValueError:  # no levels for this matrix: the next candidate is there for that
+                continue
+            later = None
+        bound = _METHODS[candidate.method].bind(chosen, n, dtype, matrix)
+        definite = not known and candidate.method == "linear_cg"
+        attempts.append(_Attempt(bound, later, definite))
+        failures = [f"{name} missed the target" for name, _ in names]
+        names.append((candidate.name, _choice.note(traits, plan, place, failures)))
+    return _Auto(tuple(attempts), tuple(names))
+
+
+def _looked_at(matrix: SparseMatrix, values: Any) -> tuple[Traits, tuple[Candidate, ...], list[int]]:
+    """The candidates for a matrix that is there to be looked at: the cheapest, and the surest to fall back to."""
+    traits = _choice.traits_of(matrix.pattern.symbolic, np.asarray(values))
+    plan = _choice.candidates(traits, library_for(None), overhead=_COMPILING)
+    places = [0] if len(plan) == 1 else [0, len(plan) - 1]
+    if len(plan) > 1 and plan[-1].precond == "amg":
+        places[-1] -= 1
+    return traits, plan, sorted(set(places))
+
+
+def _guessed(matrix: SparseMatrix, n: int, dtype: Any) -> tuple[Traits, tuple[Candidate, ...], list[int]]:
+    """The candidates for traced values, of which the pattern alone is known, or for traced indices, not even that."""
+    pattern = matrix.pattern
+    traced = _checks.is_traced(pattern.row, pattern.col)
+    width = n**0.5 if traced else pattern.symbolic.width
+    complex_ = bool(jnp.issubdtype(dtype, jnp.complexfloating))
+    traits = Traits(n, pattern.nnz, width, complex_, hermitian=True, sign=1, diagonal=True, coupled=False, seen=False)
+    definite = _choice.candidates(traits, library_for(None), amg=False)
+    if definite[0].method == "direct":
+        return traits, definite, [0]
+    general = _choice.candidates(replace(traits, hermitian=False), library_for(None), amg=False)
+    plan = (definite[0], *general)
+    return traits, plan, sorted({0, 1, len(plan) - 1})
+
+
+def _auto(
+    A: Any, B: Array, *, rtol: float | None = None, atol: float | None = None, maxiter: int | None = None
+) -> Array:
+    """Solve A X = B by the method that suits A: direct, or a Krylov method with a preconditioner.
+
+    A is looked at: its size, the width of its graph, whether it is Hermitian, the signs of its diagonal and of the
+    entries beside it. From that the cost of each candidate is estimated, and the cheapest is tried; where it misses the
+    target within four times its estimate, the last candidate of the list has its turn. What multigrid takes to compile
+    counts, so that it is chosen for large matrices alone.
+
+    Where A is traced its pattern alone is looked at. Then it is either ``direct``; or ``linear_cg`` with ``jacobi`` if
+    A turns out Hermitian with a diagonal of one sign, else ``bicgstab`` with ``jacobi``, and then ``direct``, or
+    ``gmres`` with ``ilu`` where factors would be too large. For multigrid under ``jit`` build ``M`` outside.
+
+    ===========================================  ==============================================================
+    A                                            candidates, the cheapest first, ``direct`` ending the list
+    ===========================================  ==============================================================
+    at most 2000 unknowns                        ``direct``
+    Hermitian, diagonal of one sign              ``linear_cg`` with ``jacobi`` or ``amg``, ``minres``, ``direct``
+    Hermitian otherwise                          ``minres``, ``direct``
+    any other                                    ``bicgstab`` with ``jacobi`` or ``amg``, ``direct``, ``gmres`` with
+                                                 ``ilu``
+    ===========================================  ==============================================================
+
+    ``amg`` takes part where PyAMG is installed, and is classical for real matrices whose off-diagonal entries have the
+    sign opposite to the diagonal. ``direct`` is left out where its factors would be too large. ``jacobi`` is the
+    cheapest on a graph of small diameter, as a grid in three dimensions; ``direct`` on a narrow one.
+
+    Parameters
+    ----------
+    A : BCOO, BCSR or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128; any nonsingular matrix.
+    B : Array, shape (n,) or (n, k)
+        Right-hand sides.
+    rtol, atol : float, optional
+        Stop when ``||b - A x|| <= max(rtol ||b||, atol)``, in the 2-norm of the true residual; 1e-8 in double and 1e-5
+        in single precision, and 0.
+    maxiter : int, optional
+        Largest number of steps of each candidate; by default 10 n for the last one.
+
+    Returns
+    -------
+    Array
+        X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes. NaN where
+        A is factored and exactly singular.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`solve`; and for an argument out of range.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If no candidate meets the target, here or in the adjoint.
+
+    See Also
+    --------
+    record : its log tells what was chosen, in ``method``, and why, in ``note``.
+
+    References
+    ----------
+    Y. Saad, *Iterative Methods for Sparse Linear Systems*, 2nd ed., SIAM 2003, chapters 9 and 10; A. George, SIAM J.
+    Numer. Anal. 10 (1973), 345-363, for the work of a factorisation.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[4.0, 1.0], [1.0, 3.0]]))
+    >>> with tsgu_jax.record() as log:
+    ...     x = tsgu_jax.auto(A, jnp.array([1.0, 2.0]))
+    >>> x.round(4)
+    Array([0.0909, 0.6364], dtype=float32)
+    >>> log[0].method
+    'direct'
+    >>> log[0].note
+    'auto: direct for a matrix that is symmetric, positive diagonal, 2 unknowns, width 0; estimated cost ...'
+    """
+    return call(auto, A, B, rtol=rtol, atol=atol, maxiter=maxiter)
+
+
+_auto.__name__ = _auto.__qualname__ = "auto"
+
+auto = Method(_auto, _bind, settings=None, hermitian=False)
