@@ -17,9 +17,10 @@ from jax.tree_util import register_dataclass
 from tsgu._core import _choice
 from tsgu._core._choice import Candidate, Traits
 from tsgu._core._factorisation import library_for
+from tsgu._core._log import recording
 from tsgu._core._options import resolve_options
 from tsgu_jax import _checks, precond
-from tsgu_jax._direct import direct
+from tsgu_jax._direct import Direct
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Bound, Method, Prepared, call, refuse_callable
 from tsgu_jax._report import CODE, Choice, Outcome
@@ -27,7 +28,7 @@ from tsgu_jax.krylov import bicgstab, gmres, linear_cg, minres
 from tsgu_jax.krylov._operator import MatrixOperator
 from tsgu_jax.krylov._seen import HISTORY
 
-_METHODS: dict[str, Method[Any]] = {m.name: m for m in (bicgstab, direct, gmres, linear_cg, minres)}
+_METHODS: dict[str, Method[Any]] = {m.name: m for m in (bicgstab, gmres, linear_cg, minres)}
 
 _FINE = (CODE["converged"], CODE["accuracy limit"])
 
@@ -160,9 +161,7 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
     names: list[tuple[str, str]] = []
     for order, place in enumerate(places):
         candidate = plan[place]
-        chosen: dict[str, Any] = {}
-        if candidate.method != "direct":
-            chosen = {**arguments, "maxiter": candidate.maxiter(arguments.get("maxiter"), order + 1 == len(places))}
+        chosen = {**arguments, "maxiter": candidate.maxiter(arguments.get("maxiter"), order + 1 == len(places))}
         later = candidate.precond
         if candidate.precond == "amg":
             try:
@@ -170,7 +169,10 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
             except ValueError:  # no levels for this matrix: the next candidate is there for that
                 continue
             later = None
-        bound = _METHODS[candidate.method].bind(chosen, n, dtype, matrix)
+        if candidate.method == "direct":
+            bound: Bound = Direct(recording(), library_for(None), arguments.get("rtol"))
+        else:
+            bound = _METHODS[candidate.method].bind(chosen, n, dtype, matrix)
         definite = not known and candidate.method == "linear_cg"
         attempts.append(_Attempt(bound, later, definite))
         failures = [f"{name} missed the target" for name, _ in names]

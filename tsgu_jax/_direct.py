@@ -22,16 +22,19 @@ from tsgu_jax._products import Entries
 from tsgu_jax._report import Outcome
 
 
-@partial(register_dataclass, data_fields=[], meta_fields=["keep", "library"])
+@partial(register_dataclass, data_fields=[], meta_fields=["keep", "library", "rtol"])
 @dataclass(frozen=True)
-class _Direct:
+class Direct:
+    """A library, and the residual that calls for no refinement; None for that of every method."""
+
     keep: bool
     library: str
+    rtol: float | None = None
     name = "direct"
 
     def prepare(self, matrix: Any) -> _DirectSystem:
         refuse_callable(self.name, matrix)
-        return _DirectSystem(matrix, self.library)
+        return _DirectSystem(matrix, self.library, self.rtol)
 
 
 class _DirectSystem:
@@ -44,11 +47,11 @@ class _DirectSystem:
 
     refusal = None
 
-    def __init__(self, matrix: SparseMatrix, library: str) -> None:
-        self._library = library
+    def __init__(self, matrix: SparseMatrix, library: str, rtol: float | None) -> None:
+        self._library, self._rtol = library, rtol
         self._values = matrix.values
         self._entries: Entries = matrix.pattern.entries
-        factor = partial(_factors.factor, library, self._entries.shape)
+        factor = partial(_factors.factor, library, rtol, self._entries.shape)
         self._number = _host.call(factor, jax.ShapeDtypeStruct((), jnp.int32), *self._stored)
 
     @property
@@ -65,7 +68,7 @@ class _DirectSystem:
         columns = B.shape[1:]
         real = jnp.finfo(B.dtype).dtype
         x, code, residual = _host.call(
-            partial(_factors.solve, self._library, self._entries.shape, transposed, B.ndim),
+            partial(_factors.solve, self._library, self._rtol, self._entries.shape, transposed, B.ndim),
             (
                 jax.ShapeDtypeStruct(B.shape, B.dtype),
                 jax.ShapeDtypeStruct(columns, jnp.int32),
@@ -75,12 +78,12 @@ class _DirectSystem:
             *self._stored,
             B,
         )
-        target = jnp.asarray(default_rtol(float(jnp.finfo(B.dtype).eps)), real)
-        return x, Outcome(code, None, residual, None, target, None)
+        target = default_rtol(float(jnp.finfo(B.dtype).eps)) if self._rtol is None else self._rtol
+        return x, Outcome(code, None, residual, None, jnp.asarray(target, real), None)
 
 
-def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Direct:
-    return _Direct(recording(), library_for(arguments.get("library")))
+def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Direct:
+    return Direct(recording(), library_for(arguments.get("library")))
 
 
 def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:

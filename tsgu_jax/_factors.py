@@ -63,7 +63,7 @@ class _Store:
 store = _Store()
 
 
-def factor(library: str, shape: tuple[int, int], values: Array, row: Array, col: Array) -> Array:
+def factor(library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array) -> Array:
     """Factor the matrices with these values; a number for each.
 
     The arrays may have leading dimensions, those of nested batches, of size 1 where there is none.
@@ -72,12 +72,13 @@ def factor(library: str, shape: tuple[int, int], values: Array, row: Array, col:
     lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1])
     numbers = np.empty(lead, np.int32)
     for index in np.ndindex(lead):
-        numbers[index] = store.add(_factored(library, shape, *(member(a, index, 1) for a in (values, row, col))))
+        numbers[index] = store.add(_factored(library, rtol, shape, *(member(a, index, 1) for a in (values, row, col))))
     return numbers
 
 
 def solve(
     library: str,
+    rtol: float | None,
     shape: tuple[int, int],
     transposed: bool,
     ndim: int,
@@ -95,7 +96,7 @@ def solve(
     residual = np.empty(code.shape, b.real.dtype)
     for part in members:
         stored = [member(a, part.member, 1) for a in (values, row, col)]
-        solved, codes, residuals = _solve(library, shape, transposed, part.number, stored, part.columns)
+        solved, codes, residuals = _solve(library, rtol, shape, transposed, part.number, stored, part.columns)
         x[part.place] = part.restored(solved)
         code[part.place] = codes.reshape(code[part.place].shape)
         residual[part.place] = residuals.reshape(code[part.place].shape)
@@ -143,11 +144,17 @@ def member(a: Array, index: tuple[int, ...], ndim: int) -> Array:
 
 
 def _solve(
-    library: str, shape: tuple[int, int], transposed: bool, number: int, stored: list[Array], b: Array
+    library: str,
+    rtol: float | None,
+    shape: tuple[int, int],
+    transposed: bool,
+    number: int,
+    stored: list[Array],
+    b: Array,
 ) -> tuple[Array, Array, Array]:
     factors = store.find(number)
     if factors is None:
-        factors = _factored(library, shape, *stored)
+        factors = _factored(library, rtol, shape, *stored)
         store.keep(number, factors)
     try:
         if factors.lu is None:
@@ -162,12 +169,14 @@ def _solve(
     return x.astype(b.dtype, copy=False), code, residual
 
 
-def _factored(library: str, shape: tuple[int, int], values: Array, row: Array, col: Array) -> Factors:
+def _factored(
+    library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array
+) -> Factors:
     symbolic, values = canonical(shape, values, row, col)
     if not np.isfinite(values).all():
         return Factors(None)
     try:
-        return Factors(Factorisation(symbolic, values, library))
+        return Factors(Factorisation(symbolic, values, library, rtol))
     except SingularMatrixError:
         return Factors(None)
 

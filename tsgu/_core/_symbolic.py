@@ -83,9 +83,10 @@ class Symbolic:
         graph = sp.csr_array((np.ones(self.nnz, dtype=np.int8), self.col, self.indptr), shape=self.shape)
         place = np.empty(n, dtype=self.col.dtype)
         place[reverse_cuthill_mckee(graph, symmetric_mode=self.is_symmetric)] = np.arange(n, dtype=self.col.dtype)
-        rows = np.flatnonzero(np.diff(self.indptr))
-        first = np.minimum.reduceat(place[self.col], self.indptr[rows])
-        return float(np.maximum(place[rows] - first, 0).sum() / n)
+        row, col = place[self.row], place[self.col]
+        first = np.arange(n, dtype=place.dtype)
+        np.minimum.at(first, np.maximum(row, col), np.minimum(row, col))
+        return float(np.mean(np.arange(n) - first))
 
     @cached_property
     def keys(self) -> Indices:

@@ -1,0 +1,72 @@
+"""auto in JAX: chosen by the pattern where values are traced, and by what is seen when the program runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tsgu_jax
+from tests.contract.systems import BY_NAME
+from tests.contract.test_auto import indefinite
+from tsgu._core import _choice
+
+
+@pytest.fixture
+def no_shortcut(monkeypatch):
+    monkeypatch.setattr(_choice, "_cost_of_direct", lambda traits, library: 1e6)
+
+
+def assembled(system):
+    """Values to matrix, with the indices known."""
+    return lambda values: tsgu_jax.SparseMatrix.from_coo(system.row, system.col, values, system.shape)
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [(BY_NAME["poisson"], "linear_cg + jacobi"), (BY_NAME["convection"], "bicgstab + jacobi"), (indefinite(), None)],
+    ids=["definite", "not symmetric", "indefinite"],
+)
+def test_a_traced_matrix_is_judged_when_the_program_runs(no_shortcut, system, expected):
+    """Conjugate gradients compiled for a matrix that is not symmetric; a fallback that is never reached."""
+    matrix, b = assembled(system), jnp.ones(system.n)
+
+    @jax.jit
+    def both(values):
+        x, back = jax.vjp(lambda v: tsgu_jax.auto(matrix(v), b, rtol=1e-10), values)
+        return x, back(jnp.cos(jnp.arange(system.n)))[0]
+
+    with tsgu_jax.record() as log:
+        x, gradient = jax.block_until_ready(both(jnp.asarray(system.values)))
+    truth = np.linalg.solve(system.dense, np.ones(system.n))
+    adjoint = np.linalg.solve(system.dense.T, np.cos(np.arange(system.n)))
+    np.testing.assert_allclose(x, truth, rtol=0, atol=1e-7 * np.abs(truth).max())
+    expected_gradient = -adjoint[system.row] * truth[system.col]
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-7 * np.abs(expected_gradient).max())
+    assert {info.transposed for info in log} == {False, True}
+    assert all(info.converged and "traced" in info.note for info in log)
+    assert expected is None or {info.method for info in log} == {expected}
+
+
+def test_traced_indices_are_taken_too():
+    """A pattern that is asked for its width when there is none."""
+    system = BY_NAME["general"]
+
+    @jax.jit
+    def solve(row, col, values):
+        return tsgu_jax.auto(tsgu_jax.SparseMatrix.from_coo(row, col, values, system.shape), jnp.ones(system.n))
+
+    x = solve(jnp.asarray(system.row), jnp.asarray(system.col), jnp.asarray(system.values))
+    np.testing.assert_allclose(system.dense @ np.asarray(x), np.ones(system.n), rtol=1e-8)
+
+
+def test_vmap_over_values_judges_each_member(no_shortcut):
+    """One member's method for all: a symmetric and a nonsymmetric matrix side by side."""
+    system = BY_NAME["poisson"]
+    skew = np.where(system.row > system.col, 1.3, 1.0) * system.values
+    values = jnp.stack([jnp.asarray(system.values), jnp.asarray(skew)])
+    matrix, b = assembled(system), jnp.ones(system.n)
+    x = jax.vmap(lambda v: tsgu_jax.auto(matrix(v), b, rtol=1e-10))(values)
+    for member, v in zip(np.asarray(x), np.asarray(values), strict=True):
+        dense = np.zeros(system.shape)
+        dense[system.row, system.col] = v
+        np.testing.assert_allclose(dense @ member, np.ones(system.n), rtol=1e-8)
