@@ -44,7 +44,8 @@ plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 10}
 
 # The reference: a page a name, whose docstring is in numpydoc.
 autosummary_generate = True
-autosummary_context = {"shared": [name for name in tsgu_jax.__all__ if getattr(tsgu, name, None) is getattr(tsgu_jax, name)]}
+SHARED = [name for name in tsgu_jax.__all__ if getattr(tsgu, name, None) is getattr(tsgu_jax, name)]
+autosummary_context = {"shared": SHARED}  # described once, under tsgu
 autodoc_typehints = "none"  # the Parameters sections say it, in words
 numpydoc_show_class_members = False  # the template of a class shows them
 add_module_names = False
@@ -73,7 +74,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "changelog": []}
+html_sidebars = {"index": []}
 html_theme_options = {
     "logo": {"text": "tsgu"},
     "navbar_align": "left",

@@ -37,8 +37,8 @@ def resolve_in_parent(app: Sphinx, env: Any, node: Any, contnode: nodes.Element)
 
 def write_help(app: Sphinx) -> None:
     """What the command line says of itself, for its page."""
-    command = [sys.executable, "-m", "tsgu", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "96"}).stdout
+    command, width = [sys.executable, "-m", "tsgu", "--help"], {"COLUMNS": "96"}
+    text = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **width}).stdout
     path = Path(app.srcdir, "api", "generated", "help.txt")
     path.parent.mkdir(exist_ok=True)
     if not path.exists() or path.read_text() != text:  # a new date would have the page written again

@@ -2,6 +2,7 @@
 
 import scipy.sparse as sp
 import torch
+
 import tsgu
 
 side = 100
@@ -15,6 +16,8 @@ with tsgu.record() as log:
         tsgu.gmres(A, b, M=M)
 ax = log.plot()
 names = ("no preconditioner", "incomplete LU", "algebraic multigrid")
-ax.legend(ax.lines, [f"gmres, {name}: {info.iterations} steps" for name, info in zip(names, log, strict=True)])
+labels = [f"gmres, {name}: {info.iterations} steps" for name, info in zip(names, log, strict=True)]
+ax.set_ylim(bottom=1e-12)  # room for the legend
+ax.legend(ax.lines, labels, loc="lower left")
 ax.set_xscale("log")
 ax.set_title("Poisson's equation with 10 000 unknowns")

@@ -1,8 +1,10 @@
 """Three solves of Poisson's equation: one as it should be, one cut short, one preconditioned."""
 
 import warnings
+
 import scipy.sparse as sp
 import torch
+
 import tsgu
 
 side = 50
