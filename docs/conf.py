@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
+    "ignore_pattern": r"(^|/)_[^/]*\.py$",  # what several examples share
     "within_subsection_order": "FileNameSortKey",
     "reset_modules": ("matplotlib", "tsgu_site.forget"),
     "reset_modules_order": "both",

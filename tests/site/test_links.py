@@ -82,7 +82,7 @@ def test_a_page_is_there_and_is_reached_from_the_front(site, page):
 
 def test_every_example_is_in_the_gallery_with_its_script(site):
     """An example that was not run, or not listed."""
-    scripts = {path.stem for path in (Path(__file__).parents[2] / "docs" / "examples").rglob("*.py")}
+    scripts = {path.stem for path in (Path(__file__).parents[2] / "docs" / "examples").rglob("[!_]*.py")}
     assert scripts
     assert {path.stem for path in (site / "gallery").rglob("*.html")} >= scripts
     assert {name for name in scripts if not any(f"{name}.py" in link for link in _downloads(site, name))} == set()
