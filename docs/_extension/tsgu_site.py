@@ -1,6 +1,7 @@
 """What the site needs beyond Sphinx: names resolved across namespaces, and examples that leave nothing behind."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ def resolve_in_parent(app: Sphinx, env: Any, node: Any, contnode: nodes.Element)
     return None
 
 
+def keep_initials(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Let a reference begin with the initial of its author, which reStructuredText takes for the number of a list."""
+    lines[:] = [re.sub(r"^(\s*[A-Z])\. ", r"\1\\. ", line) for line in lines]
+
+
 def write_help(app: Sphinx) -> None:
     """What the command line says of itself, for its page."""
     command, width = [sys.executable, "-m", "tsgu", "--help"], {"COLUMNS": "96"}
@@ -47,5 +53,6 @@ def write_help(app: Sphinx) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_help)
+    app.connect("autodoc-process-docstring", keep_initials, priority=900)  # after numpydoc
     app.connect("missing-reference", resolve_in_parent)
     return {"parallel_read_safe": True}
