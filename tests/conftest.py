@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--whole", action="store_true", help="the contract suite for JAX with every system, some 20 minutes"
     )
+    parser.addoption("--site", metavar="PATH", help="read the documentation that was built there, in tests/site")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

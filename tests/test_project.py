@@ -1,5 +1,6 @@
 """The project itself: README and checks agree, the pages run, and no file outgrows its idea."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -16,6 +17,9 @@ SETUP = {
 }
 
 
+DOCS = 'python -m pip install -c tests/constraints.txt -e ".[docs]"'
+
+
 def test_the_readme_has_exactly_the_two_commands():
     """A set-up step that only its author knows."""
     assert re.findall(r"^python -m pip install .*$", README, re.MULTILINE) == list(SETUP.values())
@@ -27,26 +31,58 @@ def test_the_checks_take_the_test_command_out_of_the_readme():
     pattern = re.search(r"grep -E '(.*)' README\.md", run).group(1)
     assert re.findall(pattern, README, re.MULTILINE) == [SETUP["tests"]]
     assert 'eval "$command"' in run
-    assert "pip install" not in run.replace(pattern, "")
+    assert "pip install" not in run.replace(pattern, "").replace(DOCS, "", 1)
     assert "run: bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+def test_the_checks_build_the_site_as_contributing_says():
+    """A site that only its author can build."""
+    run = (ROOT / ".ci" / "run").read_text()
+    page = (ROOT / "docs" / "contributing.md").read_text()
+    block = next(block for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if DOCS in block)
+    commands = block.splitlines()
+    assert [command.split()[2] for command in commands] == ["pip", "sphinx", "pytest"]
+    assert "-W" in commands[1].split()
+    assert [command for command in commands if command not in run.splitlines()] == []
+
+
+GENERATED = ("_build", "gallery", "generated")
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not set(GENERATED) & set(page.parts)),
+]
+# As pytest is told in pyproject.toml: what torch says once a process, whoever makes a sparse tensor.
+OF_TORCH = ("Sparse invariant checks are implicitly disabled", "Sparse CSR tensor support is in beta state")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_blocks_of_a_page_run(page, tmp_path):
-    """An example that does not work when pasted. The blocks of a page run one after the other, as a reader would."""
+    """An example that does not work when pasted. The blocks of a page run one after the other, as a reader would.
+
+    Blocks of ``py`` are code of other packages, to compare with.
+    """
     code = "\n".join(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
     if code:
-        subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, cwd=tmp_path)
+        warnings = ["error::UserWarning", *(f"ignore:{start}:UserWarning" for start in OF_TORCH)]
+        options = [part for filter_ in warnings for part in ("-W", filter_)]
+        (tmp_path / "page.py").write_text(code)  # a file, so that a traceback shows its lines
+        subprocess.run([sys.executable, *options, "page.py"], check=True, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page):
     """A page that was renamed."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        assert (page.parent / target).exists() or set(GENERATED) & set(Path(target).parts), target
+
+
+def test_the_page_on_convergence_has_a_section_for_each_status():
+    """A status that a reader meets and finds nothing about."""
+    from tsgu._core._status import ADVICE
+
+    page = (ROOT / "docs" / "convergence.md").read_text()
+    sections = re.findall(r"^\(([a-z-]+)\)=\n## (.+)$", page, re.MULTILINE)
+    assert {title for anchor, title in sections if anchor == title.replace(" ", "-")} == set(ADVICE)
 
 
 def test_every_requirement_that_is_tested_is_pinned():
@@ -66,10 +102,27 @@ def test_no_file_outgrows_400_lines():
     assert {path.name for path in files if len(path.read_text().splitlines()) > 400} == set()
 
 
-def test_public_names_have_a_docstring_with_an_example():
-    """A name that ``help`` says nothing about."""
-    import tsgu
+PUBLIC = ("tsgu", "tsgu.precond", "tsgu_jax", "tsgu_jax.precond", "tsgu_jax.interop")
 
-    for name in tsgu.__all__:
-        documentation = getattr(tsgu, name).__doc__
-        assert ">>> " in documentation or name in ("ColumnInfo", "Log"), name
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_have_a_docstring_with_an_example(module):
+    """A name that ``help`` says nothing about."""
+    namespace = importlib.import_module(module)
+    without = [name for name in namespace.__all__ if ">>> " not in (getattr(namespace, name).__doc__ or "")]
+    assert without == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_have_a_page_of_the_reference(module):
+    """A name that the site does not know."""
+    listed: dict[str, set[str]] = {}
+    for page in (ROOT / "docs" / "api").glob("*.rst"):
+        current = ""
+        for line in page.read_text().splitlines():
+            if line.startswith(".. currentmodule::"):
+                current = line.split()[-1]
+            elif re.fullmatch(r"   \w+", line):
+                listed.setdefault(current, set()).add(line.strip())
+    names = set(importlib.import_module(module).__all__) - {"precond"}
+    assert names - listed[module] == set()

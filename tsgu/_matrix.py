@@ -167,10 +167,12 @@ class SparseMatrix:
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of the values."""
         return self.values.dtype
 
     @property
     def device(self) -> torch.device:
+        """That of the values."""
         return self.values.device
 
     @property
@@ -180,6 +182,7 @@ class SparseMatrix:
 
     @property
     def requires_grad(self) -> bool:
+        """Whether the values require grad."""
         return self.values.requires_grad
 
     def __matmul__(self, X: Tensor) -> Tensor:

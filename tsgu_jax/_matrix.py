@@ -151,6 +151,7 @@ class SparseMatrix:
 
     @property
     def dtype(self) -> Any:
+        """That of the values."""
         return self.values.dtype
 
     @property

@@ -21,7 +21,20 @@ class Report(NamedTuple):
 
 
 class Log(Sequence[SolveInfo]):
-    """The solves made inside ``with record() as log``, in the order in which they ended."""
+    """The solves made inside ``with record() as log``, in the order in which they ended.
+
+    A sequence of :class:`SolveInfo`; printing it shows a table.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse()
+    >>> with tsgu.record() as log:
+    ...     x = tsgu.linear_cg(A, torch.ones(2))
+    >>> print(log)
+    method     system  status     iterations  residual  seconds
+    linear_cg  A       converged  2           ...
+    """
 
     def __init__(self) -> None:
         self._infos: list[SolveInfo] = []

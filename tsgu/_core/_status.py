@@ -71,7 +71,28 @@ class ConvergenceWarning(UserWarning):
 
 @dataclass(frozen=True)
 class ColumnInfo:
-    """One right-hand side: status, steps taken, true relative residual, and the residual after each step."""
+    """What one right-hand side measured. What was not measured is None.
+
+    Attributes
+    ----------
+    status : str
+        One of those of :class:`SolveInfo`.
+    iterations : int or None
+        Steps taken.
+    residual : float or None
+        True relative residual, as in :class:`SolveInfo`.
+    history : ndarray or None
+        Relative residual after each step, as the method's recurrence has it.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse()
+    >>> with tsgu.record() as log:
+    ...     x = tsgu.linear_cg(A, torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    >>> [column.iterations for column in log[0].columns]
+    [2, 0]
+    """
 
     status: str
     iterations: int | None

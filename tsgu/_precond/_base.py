@@ -27,6 +27,16 @@ class Preconditioner(ABC):
         (n, n).
     dtype : torch.dtype
     device : torch.device
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [0.0, 2.0]]).to_sparse()
+    >>> M = tsgu.precond.ilu(A)
+    >>> isinstance(M, tsgu.precond.Preconditioner)
+    True
+    >>> M.T(torch.tensor([4.0, 5.0]))  # solves with the transpose of A
+    tensor([1., 2.])
     """
 
     def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:

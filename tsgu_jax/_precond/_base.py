@@ -24,20 +24,27 @@ class Preconditioner(ABC):
     A pytree: as an argument of a compiled function its arrays are arguments too, and another preconditioner of the same
     structure compiles nothing.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        (n, n).
-    dtype : dtype
+    Examples
+    --------
+    >>> import jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[4.0, 1.0], [0.0, 2.0]]))
+    >>> M = tsgu_jax.precond.ilu(A)
+    >>> isinstance(M, tsgu_jax.precond.Preconditioner)
+    True
+    >>> M.T(jnp.array([4.0, 5.0]))  # solves with the transpose of A
+    Array([1., 2.], dtype=float32)
     """
 
     @property
     @abstractmethod
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
 
     @property
     @abstractmethod
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """That of its arrays."""
 
     @property
     @abstractmethod
@@ -51,6 +58,7 @@ class Preconditioner(ABC):
 
     @property
     def transpose(self) -> Preconditioner:
+        """The same as ``T``."""
         return self.T
 
     def __call__(self, v: Array) -> Array:
