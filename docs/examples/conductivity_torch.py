@@ -121,8 +121,8 @@ assert abs(derivative - quotient) < 1e-6 * abs(quotient)
 # Recover the conductivity
 # ------------------------
 #
-# From a uniform plate on, by L-BFGS. The preconditioner is set up again after every 20 iterations, since the conductivity
-# moves away from the one it was made for.
+# From a uniform plate on, by L-BFGS. The preconditioner is set up again after every 20 iterations, since the field
+# moves away from the one that it was made for.
 
 theta = uniform.clone().requires_grad_()
 optimiser = torch.optim.LBFGS(
