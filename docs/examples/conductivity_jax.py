@@ -101,7 +101,7 @@ def minimise(theta, M):
         update, state = optimiser.update(gradient, state, theta, value=value, grad=gradient, value_fn=objective)
         return (optax.apply_updates(theta, update), state), value
 
-    (theta, _), losses = jax.lax.scan(iteration, (theta, optimiser.init(theta)), length=80)
+    (theta, _), losses = jax.lax.scan(iteration, (theta, optimiser.init(theta)), length=50)
     return theta, losses
 
 

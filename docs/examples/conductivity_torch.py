@@ -61,13 +61,13 @@ def matrix(theta):
 # The loss
 # --------
 #
-# The misfit is measured in units of the noise: at the true conductivity it would be about one half.
+# The misfit is measured in units of the noise, which alone would make it one half.
 #
 # It is not enough. Heat spreads, so that temperatures hardly depend on the fine detail of the conductivity, and a
 # perfect fit would use that freedom to reproduce the noise. The total variation, the jump over each edge times the
 # edge's length, suppresses detail and yet permits the few sharp steps that inclusions in a material have. It is rounded
 # where the jump is zero, since the optimiser asks for a derivative there. The factor 0.1 is chosen so that the misfit
-# of the result is that of the noise, no less.
+# of the result is about that of the noise, and not far less.
 
 jump, length = torch.from_numpy(plate.jump), torch.from_numpy(plate.length)
 
