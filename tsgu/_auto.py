@@ -88,7 +88,7 @@ class _AutoSystem:
                 arguments["M"] = getattr(precond, candidate.precond)(self._matrix, **dict(candidate.options))
             except ValueError as error:
                 raise _NoPreconditionerError(str(error)) from error
-        return _METHODS[candidate.method].prepare(self._matrix, **arguments)
+        return _METHODS[candidate.method].ready(self._matrix, **arguments)
 
 
 class _NoPreconditionerError(Exception):

@@ -42,15 +42,15 @@ def check_square(shape: tuple[int, ...], kind: str) -> None:
         raise ValueError(_wording.not_square(shape, kind))
 
 
-def check_rhs(B: Any, n: int, batch: int | None) -> None:
+def check_rhs(B: Any, n: int, batch: int | None, name: str = "B") -> None:
     """A dense right-hand side for n unknowns, or for a batch of such systems."""
     if not isinstance(B, Tensor):
-        raise ValueError(_wording.not_a("B", "a dense torch.Tensor", B))
+        raise ValueError(_wording.not_a(name, "a dense torch.Tensor", B))
     if B.layout != torch.strided:
-        raise TypeError(_wording.layout("B", "dense (strided)", str(B.layout), "Convert it by B.to_dense()."))
+        raise TypeError(_wording.layout(name, "dense (strided)", str(B.layout), f"Convert it by {name}.to_dense()."))
     head = (n,) if batch is None else (batch, n)
     if B.dim() not in (len(head), len(head) + 1) or tuple(B.shape[: len(head)]) != head:
-        raise ValueError(_wording.rhs_shape(n, tuple(B.shape), batch))
+        raise ValueError(_wording.rhs_shape(n, tuple(B.shape), batch, name))
 
 
 def check_dtype(name: str, tensor: Tensor) -> None:
@@ -82,7 +82,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 
 def check_callable(name: str, function: Any) -> None:
-    if function is not None and not callable(function):
+    if function is not None and not _wording.is_solver(function):
         raise TypeError(_wording.not_callable(name, function))
 
 

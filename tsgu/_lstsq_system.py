@@ -136,7 +136,7 @@ class _Solves:
     def _prepared(self, solver: Any, of_transpose: bool) -> PreparedLeastSquares:
         arguments = {name: value for name, value in self._plan.arguments.items() if name != "x0"}
         if isinstance(solver, Method):
-            prepared: Any = solver.prepare(self._matrix.sparse, **arguments)
+            prepared: Any = solver.ready(self._matrix.sparse, **arguments)
             return prepared
         return _Foreign(solver, of_transpose, self._matrix, arguments, self._plan.verify)
 

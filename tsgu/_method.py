@@ -5,9 +5,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from tsgu import _checks
 from tsgu._core import _wording
 from tsgu._core._options import Settings, check_keywords, resolve_settings
 from tsgu._matrix import SparseMatrix
@@ -23,6 +25,39 @@ class Prepared(Protocol):
 
     def solve_transpose(self, G: Tensor) -> Tensor:
         """Y with A^T Y = G."""
+
+
+class PreparedSolver:
+    """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
+
+    Its solves are not differentiated. Given to :func:`tsgu.sparse_generic_solve` it serves the forward and the adjoint
+    solve of the same matrix, as often as that is solved with.
+    """
+
+    def __init__(self, name: str, A: Any, prepared: Prepared) -> None:
+        self.name, self._prepared = name, prepared
+        self._shape: tuple[int, ...] | None = A.shape if isinstance(A, SparseMatrix) else None
+        self._dtype: torch.dtype | None = A.dtype if isinstance(A, SparseMatrix) else None
+
+    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
+        """X with A X = B, for B of shape (n,) or (n, k)."""
+        return self._prepared.solve(self._checked("B", B), x0)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        """Y with A^T Y = G, for G of shape (n,) or (n, k)."""
+        return self._prepared.solve_transpose(self._checked("G", G))
+
+    def _checked(self, name: str, B: Any) -> Tensor:
+        n = None if self._shape is None else self._shape[0]
+        _checks.check_rhs(B, B.shape[0] if n is None and isinstance(B, Tensor) and B.dim() else n or 0, None, name)
+        _checks.check_dtype(name, B)
+        if B.requires_grad and torch.is_grad_enabled():
+            raise TypeError(_wording.differentiated_prepared(self.name, name))
+        plain = B.detach()
+        return plain if self._dtype is None else plain.to(torch.promote_types(self._dtype, B.dtype))
+
+    def __repr__(self) -> str:
+        return f"<{self.name} prepared for a matrix of shape {self._shape}, dtype {self._dtype}>"
 
 
 class Method(Generic[P]):
@@ -54,10 +89,45 @@ class Method(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         return self._function(*args, **kwargs)
 
-    def prepare(self, A: Any, **kwargs: Any) -> Prepared:
-        """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
-        if isinstance(A, Tensor):
-            A = SparseMatrix.from_tensor(A.detach())
+    def prepare(self, A: Any, **kwargs: Any) -> Any:
+        """Make ready for one matrix, to be solved with again and again.
+
+        Parameters
+        ----------
+        A : Tensor (sparse COO or CSR) or SparseMatrix, shape (n, n)
+            Cut from the graph.
+        **kwargs
+            Of the method.
+
+        Returns
+        -------
+        PreparedSolver
+            With ``solve(B)`` and ``solve_transpose(G)``, which are not differentiated; to be given as ``solve=`` where
+            they are to be.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the method itself.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> A = torch.tensor([[2.0, 1.0], [0.0, 4.0]], dtype=torch.float64).to_sparse()
+        >>> factors = tsgu.direct.prepare(A)
+        >>> factors.solve(torch.tensor([4.0, 8.0], dtype=torch.float64))
+        tensor([1., 2.], dtype=torch.float64)
+        >>> b = torch.tensor([4.0, 8.0], dtype=torch.float64, requires_grad=True)
+        >>> tsgu.sparse_generic_solve(A, b, solve=factors).sum().backward()
+        >>> b.grad
+        tensor([0.5000, 0.1250], dtype=torch.float64)
+        """
+        A = SparseMatrix.from_tensor(A.detach()) if isinstance(A, Tensor) else A
+        ready = self.ready(A, **kwargs)
+        return ready if self.rectangular else PreparedSolver(self.name, A, ready)
+
+    def ready(self, A: Any, **kwargs: Any) -> Prepared:
+        """The same for a SparseMatrix or a callable, without checks of what is solved."""
         return self._prepare(A, self.arguments(kwargs))
 
     def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,8 @@ class Plan:
             _checks.check_callable(name, solver)
             if isinstance(solver, Method):
                 solver.arguments(self.arguments)
+            elif _wording.is_prepared(solver) and self.arguments:
+                raise TypeError(_wording.arguments_of_prepared(name, sorted(self.arguments)))
         _checks.check_verify(self.verify)
         if differentiated:
             adjoint = self.transpose_solve or self.solve
@@ -63,13 +65,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Role:
-    """A callable, and whether it is one that receives A to solve with A^T."""
+    """A solver, and whether it is a callable that receives A to solve with A^T."""
 
     solver: Any
     of_transpose: bool
 
     def __post_init__(self) -> None:
-        if isinstance(self.solver, Method):  # which solves with both, so that one preparation serves both
+        if isinstance(self.solver, Method) or _wording.is_prepared(self.solver):  # which solve with both
             object.__setattr__(self, "of_transpose", False)
 
 
@@ -141,7 +143,7 @@ class _Solves:
         arguments = {name: value for name, value in self._plan.arguments.items() if name != "x0"}
         if isinstance(role.solver, Method):
             matrix = self._matrix.sparse if isinstance(self._matrix, _Layouts) else self._matrix
-            return role.solver.prepare(matrix, **arguments)
+            return role.solver.ready(matrix, **arguments)
         return _Foreign(role, self._matrix, arguments, self._plan.verify)
 
 
@@ -167,7 +169,11 @@ class _Layouts:
 
 
 class _Foreign:
-    """A callable from outside the package: given A as the user has it, and its result checked by one product."""
+    """A solver from outside the package, or prepared by the user: its result is checked by one product with A.
+
+    A callable is given A as the user has it. What a method of the package that was prepared reports of itself is
+    reported once the check is passed: it may have been prepared for another matrix.
+    """
 
     def __init__(self, role: _Role, matrix: _Layouts, arguments: Mapping[str, Any], verify: float | None) -> None:
         self._name = _wording.name_of(role.solver)
@@ -191,21 +197,32 @@ class _Foreign:
 
     def _solve(self, B: Tensor, arguments: dict[str, Any], transposed: bool) -> Tensor:
         began = time.perf_counter()
-        if hasattr(self._solver, "prepare"):
-            prepared = self._prepared
-            x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
+        prepared, reports = self._prepared, []
+        if prepared is not None:
+            with _log.set_aside() as reports:
+                x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
         else:
             matrix = self._matrix.given if transposed == self._of_transpose else self._matrix.transpose
             x = self._solver(matrix, B, **arguments)
         x = _checks.solution(self._name, x, B)
         columns = self._columns(x, B, transposed)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
-        _log.report(info, self._verify)
+        own = reports[0] if len(reports) == 1 else None
+        if own is not None and info.status in _status.SOUND:  # what the method says of itself is more
+            seen = zip(own.info.columns, columns, strict=True)
+            columns = [mine if its.residual is None else replace(mine, residual=its.residual) for mine, its in seen]
+            info = replace(_status.summarize(own.info.method, transposed, columns, info.seconds), note=own.info.note)
+            _log.report(info, own.target, own.advice)
+        else:
+            _log.report(info, self._verify)
         return x
 
     @cached_property
     def _prepared(self) -> Any:
-        return self._solver.prepare(self._matrix.given, **self._arguments)
+        """None for a callable that has nothing to prepare."""
+        if hasattr(self._solver, "prepare"):
+            return self._solver.prepare(self._matrix.given, **self._arguments)
+        return self._solver if _wording.is_prepared(self._solver) else None
 
     def _columns(self, x: Tensor, B: Tensor, transposed: bool) -> list[_status.ColumnInfo]:
         """The true relative residual of each column, by one product; norms of columns scaled to be safe."""

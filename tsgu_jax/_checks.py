@@ -101,7 +101,7 @@ def check_finite(name: str, x: Any) -> None:
 
 
 def check_callable(name: str, function: Any) -> None:
-    if function is not None and not callable(function):
+    if function is not None and not _wording.is_solver(function):
         raise TypeError(_wording.not_callable(name, function, "tsgu_jax"))
 
 

@@ -94,22 +94,25 @@ class Reporting:
     """A prepared method whose solves report what became of them, and return X alone."""
 
     def __init__(self, name: str, prepared: Prepared) -> None:
-        self._name, self._prepared = name, prepared
+        self.name, self.prepared = name, prepared
 
     @property
     def refusal(self) -> str | None:
-        return self._prepared.refusal
+        return self.prepared.refusal
 
     def solve(self, B: Array, x0: Array | None = None) -> Array:
         """X with A X = B."""
-        return self._reported(False, *self._prepared.solve(B, x0))
+        return self._reported(False, *self.prepared.solve(B, x0))
 
     def solve_transpose(self, G: Array) -> Array:
         """Y with A^T Y = G."""
-        return self._reported(True, *self._prepared.solve_transpose(G))
+        return self._reported(True, *self.prepared.solve_transpose(G))
+
+    def __repr__(self) -> str:
+        return f"<{self.name} prepared>"
 
     def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
-        _report.say(self._name, transposed, outcome)
+        _report.say(self.name, transposed, outcome)
         return x
 
 

@@ -47,6 +47,8 @@ class Plan:
             _checks.check_callable(name, solver)
             if isinstance(solver, Method):
                 solver.arguments(self.arguments)
+            elif _wording.is_prepared(solver) and self.arguments:
+                raise TypeError(_wording.arguments_of_prepared(name, sorted(self.arguments)))
         _checks.check_verify(self.verify)
 
     @property
@@ -72,6 +74,7 @@ class Plan:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
             return solver.bind(arguments, n, dtype, matrix)
+        of_transpose = of_transpose and not _wording.is_prepared(solver)  # which solves with both
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 
@@ -176,7 +179,8 @@ class _ForeignSystem:
     def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
         self._bound, self._given, self._matrix = bound, given, matrix
         solver = bound.solver
-        self._prepared = solver.prepare(given, **bound.arguments) if hasattr(solver, "prepare") else None
+        prepared: Any = solver.prepare(given, **bound.arguments) if hasattr(solver, "prepare") else solver
+        self._prepared: Any = prepared if _wording.is_prepared(prepared) else None
 
     @property
     def refusal(self) -> str | None:
@@ -194,15 +198,19 @@ class _ForeignSystem:
         return self._solve(G, arguments, transposed=True)
 
     def _solve(self, B: Array, arguments: dict[str, Any], transposed: bool) -> tuple[Array, Outcome]:
-        of_transpose = self._bound.of_transpose
-        if self._prepared is not None:
-            solved = transposed != of_transpose
-            x = self._prepared.solve_transpose(B) if solved else self._prepared.solve(B)
+        of_transpose, prepared = self._bound.of_transpose, self._prepared
+        own: Outcome | None = None
+        if isinstance(prepared, Reporting):
+            ready = prepared.prepared
+            x, own = ready.solve_transpose(B) if transposed != of_transpose else ready.solve(B, None)
+        elif prepared is not None:
+            x = prepared.solve_transpose(B) if transposed != of_transpose else prepared.solve(B)
         else:
             matrix = self._given if transposed == of_transpose else transpose_in_kind(self._given)
             x = self._bound.solver(matrix, B, **arguments)
         x = _checks.solution(self._bound.name, x, B)
-        return x, self._outcome(x, B, transposed)
+        verified = self._outcome(x, B, transposed)
+        return x, verified if own is None else _both(own, verified)
 
     def _outcome(self, x: Array, B: Array, transposed: bool) -> Outcome:
         """The true relative residual of each column, by one product; norms of columns scaled to be safe."""
@@ -218,6 +226,16 @@ class _ForeignSystem:
         bad = jnp.where(jnp.isfinite(size), CODE["residual above verify"], CODE["non-finite"])
         code = jnp.where(relative <= verify, CODE["converged"], bad)
         return Outcome(code, None, relative, None, jnp.asarray(verify), None)
+
+
+def _both(own: Outcome, verified: Outcome) -> Outcome:
+    """What a method says of itself, and what is seen of its result: it may have been prepared for another matrix."""
+    if verified.residual is None:
+        return own
+    missed = verified.code != CODE["converged"]
+    code = jnp.where(missed, verified.code, own.code)
+    target = jnp.where(missed.any(), jnp.asarray(verified.target), jnp.asarray(own.target))
+    return own._replace(code=code, residual=verified.residual, target=target)
 
 
 def _detached(A: BCOO | BCSR) -> BCOO | BCSR:

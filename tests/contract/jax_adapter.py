@@ -125,6 +125,9 @@ class Problem:
             return BCSR((values, self._indices[:, 1], self._indptr), shape=shape)
         return tsgu_jax.SparseMatrix.from_coo(self.system.row, self.system.col, values, shape)
 
+    def detached(self) -> Any:
+        return self.matrix()
+
     def _solved(self, values, b, solver, transpose=None, **kwargs):
         return self.function(self.matrix(values), b, solver, transpose, **kwargs)
 

@@ -1,10 +1,12 @@
 """Solvers from outside, own methods in both roles, and their arguments."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tests.contract import truth
-from tests.contract.cases import methods, usual
+from tests.contract.cases import RTOL, methods, options, usual
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, right_hand_side
 
@@ -127,3 +129,51 @@ def test_a_number_out_of_range_is_refused(package, arguments, message):
     system = BY_NAME["general"]
     with pytest.raises(ValueError, match=message):
         package.Problem(system, right_hand_side(system, None)).solve(package.method("gmres"), **arguments)
+
+
+@methods
+def test_what_is_prepared_serves_forward_and_adjoint(package, method):
+    """Factors that exist already and cannot be used; or used for the transpose as if they were those of it."""
+    system = usual(method)
+    b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
+    problem = package.Problem(system, b)
+    prepared = package.method(method).prepare(problem.detached(), **options(method))
+    for transpose in (None, prepared):
+        with package.record() as log:
+            grads = problem.gradients(w, prepared, transpose)
+        for got, expected in zip(grads, truth.gradients(system, b, w), strict=True):
+            assert_close(got, expected, tolerance(system.condition, np.float64, RTOL, 2), "gradient")
+        assert [(info.method, info.transposed, info.status) for info in log] == [
+            (method, False, "converged"),
+            (method, True, "converged"),
+        ]
+        assert (log[0].iterations is None) == (method == "direct")
+
+
+def test_what_is_prepared_for_another_matrix_is_found_out(package):
+    """The factors of the last step of a training loop, whose gradient would be silently wrong."""
+    system = BY_NAME["general"]
+    b = right_hand_side(system, None)
+    problem = package.Problem(system, b)
+    prepared = package.method("direct").prepare(problem.detached())
+    other = dataclasses.replace(system, values=1.01 * system.values)
+    with pytest.warns(package.ConvergenceWarning, match=r"direct on the forward system: residual above verify"):
+        package.Problem(other, b).solve(prepared)
+
+
+def test_a_prepared_method_that_misses_its_target_says_so(package):
+    """A residual between the target of the method and what verify lets pass."""
+    system = BY_NAME["poisson"]
+    problem = package.Problem(system, right_hand_side(system, None))
+    prepared = package.method("linear_cg").prepare(problem.detached(), maxiter=11)
+    with pytest.warns(package.ConvergenceWarning, match="linear_cg on the forward system: iteration limit"):
+        problem.solve(prepared, verify=1.0)
+
+
+def test_arguments_beside_a_prepared_method_are_refused(package):
+    """A tolerance that comes too late and is dropped."""
+    system = BY_NAME["poisson"]
+    problem = package.Problem(system, right_hand_side(system, None))
+    prepared = package.method("linear_cg").prepare(problem.detached())
+    with pytest.raises(TypeError, match="solve must have its arguments before it is prepared; got rtol"):
+        problem.solve(prepared, rtol=1e-3)

@@ -112,6 +112,9 @@ class Problem:
         values = self.values if values is None else values
         return tsgu.SparseMatrix.from_coo(row, col, values, self.system.shape)
 
+    def detached(self) -> Any:
+        return self.matrix().detach()
+
     def solve(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> np.ndarray:
         with torch.no_grad():
             return self.function(self.matrix(), self.b, solver, transpose, **kwargs).numpy()

@@ -7,8 +7,17 @@ DTYPES = "float32, float64, complex64 or complex128"
 
 def name_of(solver: object) -> str:
     """What a callable is called in reports."""
-    name: str = getattr(solver, "__name__", type(solver).__name__)
+    name: str = getattr(solver, "__name__", None) or getattr(solver, "name", None) or type(solver).__name__
     return name
+
+
+def is_prepared(solver: object) -> bool:
+    """Whether it solves with one matrix and its transpose, as what ``direct.prepare(A)`` returns."""
+    return callable(getattr(solver, "solve", None)) and callable(getattr(solver, "solve_transpose", None))
+
+
+def is_solver(solver: object) -> bool:
+    return callable(solver) or callable(getattr(solver, "prepare", None)) or is_prepared(solver)
 
 
 def not_a(name: str, accepted: str, got: object) -> str:
@@ -78,9 +87,9 @@ def hybrid(shape: tuple[int, ...]) -> str:
     return f"A must have scalar entries; got a hybrid sparse tensor whose entries have shape {shape}."
 
 
-def rhs_shape(n: int, got: tuple[int, ...], batch: int | None = None) -> str:
+def rhs_shape(n: int, got: tuple[int, ...], batch: int | None = None, name: str = "B") -> str:
     expected = f"({n},) or ({n}, k)" if batch is None else f"({batch}, {n}) or ({batch}, {n}, k)"
-    return f"B must have shape {expected} to match A; got {got}."
+    return f"{name} must have shape {expected} to match A; got {got}."
 
 
 def dtype(name: str, got: object) -> str:
@@ -109,7 +118,22 @@ def non_finite(name: str, count: int, size: int) -> str:
 def not_callable(name: str, got: object, package: str = "tsgu") -> str:
     kind = f"the string {got!r}" if isinstance(got, str) else type(got).__name__
     remedy = f" Pass the method itself, like {name}={package}.{got}." if isinstance(got, str) else ""
-    return f"{name} must be a callable (A, B, **kwargs) -> X or None; got {kind}.{remedy}"
+    accepted = "a callable (A, B, **kwargs) -> X, an object with prepare(A), one with solve and solve_transpose"
+    return f"{name} must be {accepted}, or None; got {kind}.{remedy}"
+
+
+def arguments_of_prepared(name: str, given: Sequence[str]) -> str:
+    return (
+        f"{name} must have its arguments before it is prepared; got {', '.join(given)} beside a prepared solver. "
+        "Pass them to prepare."
+    )
+
+
+def differentiated_prepared(name: str, argument: str) -> str:
+    return (
+        f"{argument} must not require grad in a solve with {name} prepared, which is not differentiated; got one that "
+        "does. Pass the prepared object as solve= to sparse_generic_solve, or solve under torch.no_grad()."
+    )
 
 
 def verify(got: object) -> str:
