@@ -13,7 +13,7 @@ _CONSTRUCTORS = ("SparseCooTensorWithDimsAndTensorsBackward", "SparseCompressedT
 _LOST = (
     "The second derivative of this solve with respect to the values of A is lost: PyTorch does not differentiate the "
     "gradient of {constructor} again, and treats it as constant. Build A by tsgu.SparseMatrix.from_coo(row, col, "
-    "values, shape) instead, which is exact to any order."
+    'values, shape) instead, which is exact to any order. See "Gradients" in the documentation.'
 )
 
 

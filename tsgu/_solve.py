@@ -41,11 +41,11 @@ def sparse_generic_solve(
         gradient has the dtype of its own input.
     solve : callable, optional
         ``solve(A, B, **kwargs) -> X`` or ``(X, info)``. One of this package's methods (:data:`linear_cg`,
-        :data:`minres`, :data:`bicgstab`, :data:`gmres`, :data:`direct`, :data:`auto`), or any other callable, which then receives A
-        as given, detached, and is not differentiated through. MINRES by default, for symmetric (Hermitian) A. A
-        callable with ``prepare(A, **kwargs)`` that returns an object with ``solve(B)`` and ``solve_transpose(G)`` is
-        prepared once for the forward and the adjoint solve. What ``method.prepare(A)`` returned serves any number of
-        solves with that A; ``verify`` finds out if it was another.
+        :data:`minres`, :data:`bicgstab`, :data:`gmres`, :data:`direct`, :data:`auto`), or any other callable, which
+        then receives A as given, detached, and is not differentiated through. MINRES by default, for symmetric
+        (Hermitian) A. A callable with ``prepare(A, **kwargs)`` that returns an object with ``solve(B)`` and
+        ``solve_transpose(G)`` is prepared once for the forward and the adjoint solve. What ``method.prepare(A)``
+        returned serves any number of solves with that A; ``verify`` finds out if it was another.
     transpose_solve : callable, optional
         ``transpose_solve(A, G, **kwargs) -> Y`` with A^T Y = G, for the gradients. By default ``solve`` is applied to
         the transpose of A: for a symmetric matrix that is ``solve`` itself, and for any other it is what a right

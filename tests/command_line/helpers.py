@@ -23,7 +23,7 @@ def rows(out):
     """The lines of the table. ``a + b`` iterations become a pair of numbers."""
     both = any(line.startswith("method") and "backend" in line for line in out.splitlines())
     columns = (*COLUMNS[:-1], "backend", "difference", COLUMNS[-1]) if both else COLUMNS
-    lines = [line.replace(" + ", "+") for line in out.splitlines() if line.startswith(METHODS)]
+    lines = [line.replace(" + ", "+") for line in out.splitlines() if line.startswith((*METHODS, "auto"))]
     parsed = [dict(zip(columns, line.split(maxsplit=len(columns) - 1), strict=True)) for line in lines]
     for row in parsed:
         row["iterations"] = None if row["iterations"] == "-" else tuple(map(int, row["iterations"].split("+")))

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from tests.command_line.helpers import DEADLINE, nonsymmetric, process, rows, write
 from tsgu._cli import _heat, _problem
 from tsgu._cli._arguments import METHODS
+from tsgu._core import _choice
 
 
 def test_without_arguments_every_method_solves_and_differentiates_the_heat_problem():
@@ -97,3 +98,21 @@ def test_plot_writes_a_picture(method, tmp_path, tsgu):
     run = tsgu(write(tmp_path / "a.mtx", nonsymmetric()), "--method", method, "--plot", target)
     assert (run.status, run.err) == (0, [])
     assert target.read_bytes().startswith(b"\x89PNG")
+
+
+def test_auto_solves_and_says_what_it_chose(tmp_path, tsgu, monkeypatch):
+    """Catches a choice that nobody hears of, one told once for each solve, an attempt that failed taken for the end."""
+    A, _ = _heat.heat_conduction(6)
+    sp.save_npz(tmp_path / "a.npz", A)
+    run = tsgu(tmp_path / "a.npz", "--method", "auto")
+    assert (run.status, [row["check"] for row in run.rows]) == (0, ["ok"])
+    assert [line.split(" for ")[0] for line in run.err] == ["tsgu: note: in torch, auto: direct"]
+    monkeypatch.setattr(_choice, "_cost_of_direct", lambda traits, library: 1e6)
+    monkeypatch.setattr(_choice, "_FEWEST", 3)
+    monkeypatch.setattr(_choice, "_PATIENCE", 0)
+    run = tsgu(tmp_path / "a.npz", "--method", "auto")
+    assert (run.status, [row["check"] for row in run.rows]) == (0, ["ok"])
+    assert "linear_cg + jacobi ended with iteration limit" in run.err[0]
+    assert tsgu("--method", "auto", "--precond", "amg").err == [
+        "tsgu: error: argument --precond: auto chooses its own preconditioner; choose a Krylov method"
+    ]

@@ -1,5 +1,6 @@
 """The log, its table and its plot, and the words of the warning."""
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -38,10 +39,12 @@ def test_the_warning_names_solve_column_residual_target_and_remedy():
     text = _status.describe(info(GOOD, POOR, WORSE, transposed=True), 1e-8)
     assert text == (
         "minres on the adjoint system (A^T): stagnation; column 2 of 3, and 1 more, relative residual 5.0e-01, target "
-        "1.0e-08, 5 steps. The residual stopped falling. Give a preconditioner M, try another method, or use direct."
+        "1.0e-08, 5 steps. The residual stopped falling. Give a preconditioner M, try another method, or use direct. "
+        'See "When it does not converge: stagnation" in the documentation.'
     ).replace("more, relative", "more; relative")
     assert _status.describe(info(POOR), None, "Do this.").endswith(
-        "iteration limit; relative residual 2.0e-03, 7 steps. Do this."
+        "iteration limit; relative residual 2.0e-03, 7 steps. Do this. "
+        'See "When it does not converge: iteration limit" in the documentation.'
     )
 
 
@@ -89,6 +92,40 @@ def test_the_log_prints_as_a_table():
         "minres  A       converged  3           1.0e-09   0.250",
         "direct  A^T     converged  -           2.0e-16   -",
     ]
+
+
+def test_a_slice_is_a_log_and_notes_stand_once_below_the_table():
+    """log[-2:] printed as a list; a choice of auto that only its object tells."""
+    log = _log.Log([dataclasses.replace(info(column), note="auto: why") for column in (GOOD, POOR)])
+    assert isinstance(log[1:], _log.Log)
+    assert len(log[1:]) == 1
+    assert log[1:][0] is log[1]
+    assert repr(log).splitlines()[-1] == "auto: why"
+    assert repr(log).count("auto") == 1
+
+
+def test_what_is_set_aside_is_neither_logged_nor_warned_of():
+    """An attempt that failed, reported though another one solved the system."""
+    with _log.record() as log, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with _log.set_aside() as reports:
+            _log.report(info(POOR), 1e-8, "Do this.")
+        _log.report(info(GOOD), 1e-8)
+    assert [report.info.status for report in reports] == ["iteration limit"]
+    assert reports[0][1:] == (1e-8, "Do this.")
+    assert [entry.status for entry in log] == ["converged"]
+
+
+def test_a_residual_that_vanishes_is_drawn():
+    """A warning of matplotlib, and an empty picture, where the first step is exact."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    log = _log.Log([info(ColumnInfo("converged", 1, 0.0, np.zeros(1)))])
+    ax = log.plot()
+    ax.figure.canvas.draw()
+    assert ax.get_yscale() == "linear"
+    matplotlib.pyplot.close(ax.figure)
 
 
 def test_the_plot_shows_each_history_with_its_axes_labelled():

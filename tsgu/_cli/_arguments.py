@@ -11,6 +11,8 @@ from tsgu._cli._errors import CommandError
 from tsgu._cli._precond import PRECONDITIONERS, SYMMETRIC, Precond
 
 METHODS = ("direct", "linear_cg", "minres", "bicgstab", "gmres")
+CHOOSING = "auto"
+"""Takes one of the methods, with a preconditioner of its own choice."""
 DTYPES = ("float32", "float64", "complex64", "complex128")
 BACKENDS = ("torch", "jax", "both")
 
@@ -70,6 +72,8 @@ def _obstacle(method: str, precond: str) -> str | None:
     """Why a method cannot use a preconditioner."""
     if method == "direct":
         return "direct takes no preconditioner; choose a Krylov method"
+    if method == CHOOSING:
+        return "auto chooses its own preconditioner; choose a Krylov method"
     if precond == "ilu" and method in SYMMETRIC:
         return f"ilu is not symmetric, which {method} needs; use bicgstab or gmres"
     return None
@@ -115,7 +119,8 @@ def parse(argv: Sequence[str] | None) -> Arguments:
         "--method",
         type=_method,
         metavar="METHOD",
-        help=f"one of {', '.join(METHODS)}; by default direct for MATRIX, and all for the built-in problem",
+        help=f"one of {', '.join(METHODS)}, or auto, which chooses by the matrix; by default direct for MATRIX, "
+        "and all for the built-in problem",
     )
     parser.add_argument(
         "--rtol",
@@ -160,8 +165,9 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 
 def _method(text: str) -> str:
-    if text not in METHODS:
-        raise argparse.ArgumentTypeError(f"unknown method {text!r}; the methods are {', '.join(METHODS)}")
+    known = (*METHODS, CHOOSING)
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"unknown method {text!r}; the methods are {', '.join(known)}")
     return text
 
 

@@ -14,7 +14,15 @@ from tsgu._cli._backend import Array, Solution
 from tsgu._cli._precond import Precond
 
 _METHODS: dict[str, Any] = {
-    m.name: m for m in (tsgu_jax.direct, tsgu_jax.linear_cg, tsgu_jax.minres, tsgu_jax.bicgstab, tsgu_jax.gmres)
+    m.name: m
+    for m in (
+        tsgu_jax.direct,
+        tsgu_jax.linear_cg,
+        tsgu_jax.minres,
+        tsgu_jax.bicgstab,
+        tsgu_jax.gmres,
+        tsgu_jax.auto,
+    )
 }
 
 

@@ -87,8 +87,9 @@ def run(problem: Problem, method: str, name: str, backend: Backend, against: Ref
         except np.linalg.LinAlgError as error:
             raise CommandError(f"{problem.title}: the matrix is singular to {method} in {problem.A.dtype}") from error
         seconds = time.perf_counter() - began
-    forward = next(info for info in log[first:] if not info.transposed)
-    adjoint = next(info for info in log[first:] if info.transposed)
+    # The last of each system: auto may have tried another method before.
+    forward = [info for info in log[first:] if not info.transposed][-1]
+    adjoint = [info for info in log[first:] if info.transposed][-1]
     if forward.status == "singular":
         raise CommandError(f"{problem.title}: the matrix is singular to {method} in {problem.A.dtype}")
     with progress(f"checking {method}"):
@@ -105,7 +106,7 @@ def run(problem: Problem, method: str, name: str, backend: Backend, against: Ref
         seconds=seconds,
         solution=solution,
         failed=complaint is not None,
-        remarks=(*([complaint] if complaint else _caveat(method, verdict)), *others),
+        remarks=(*([complaint] if complaint else _caveat(method, verdict)), *others, *_choices(name, forward, adjoint)),
     )
 
 
@@ -134,6 +135,11 @@ def _complaint(method: str, missed: Sequence[str], verdict: Verdict, rtol: float
             f"difference and rounding explain {verdict.allowed:.1e}"
         )
     return None
+
+
+def _choices(backend: str, *solves: SolveInfo) -> list[str]:
+    """What auto chose and why."""
+    return [f"note: in {backend}, {note}" for note in dict.fromkeys(info.note for info in solves if info.note)]
 
 
 def _caveat(method: str, verdict: Verdict) -> list[str]:

@@ -7,12 +7,12 @@ import scipy.sparse as sp
 import torch
 
 import tsgu
-from tsgu import bicgstab, direct, gmres, linear_cg, minres, sparse_generic_solve
+from tsgu import auto, bicgstab, direct, gmres, linear_cg, minres, sparse_generic_solve
 from tsgu._cli import _precond
 from tsgu._cli._backend import Array, Solution
 from tsgu._cli._precond import Precond
 
-_METHODS: dict[str, Any] = {m.name: m for m in (direct, linear_cg, minres, bicgstab, gmres)}
+_METHODS: dict[str, Any] = {m.name: m for m in (direct, linear_cg, minres, bicgstab, gmres, auto)}
 
 # PyTorch loads a part of itself in the first backward pass, which is not to count as time of the first method.
 _one = torch.ones(1, requires_grad=True)

@@ -2,13 +2,14 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from tsgu._core._progress import Line
 from tsgu._core._status import SOUND, ConvergenceWarning, SolveInfo, describe, user_frame
 
 
@@ -23,7 +24,8 @@ class Report(NamedTuple):
 class Log(Sequence[SolveInfo]):
     """The solves made inside ``with record() as log``, in the order in which they ended.
 
-    A sequence of :class:`SolveInfo`; printing it shows a table.
+    A sequence of :class:`SolveInfo`; printing it, or a slice of it, shows a table, with a note below it where
+    :data:`auto` has chosen a method.
 
     Examples
     --------
@@ -36,15 +38,15 @@ class Log(Sequence[SolveInfo]):
     linear_cg  A       converged  2           ...
     """
 
-    def __init__(self) -> None:
-        self._infos: list[SolveInfo] = []
+    def __init__(self, infos: Iterable[SolveInfo] = ()) -> None:
+        self._infos = list(infos)
 
     @overload
     def __getitem__(self, index: int) -> SolveInfo: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[SolveInfo]: ...
-    def __getitem__(self, index: int | slice) -> SolveInfo | Sequence[SolveInfo]:
-        return self._infos[index]
+    def __getitem__(self, index: slice) -> "Log": ...
+    def __getitem__(self, index: int | slice) -> "SolveInfo | Log":
+        return Log(self._infos[index]) if isinstance(index, slice) else self._infos[index]
 
     def __len__(self) -> int:
         return len(self._infos)
@@ -63,7 +65,8 @@ class Log(Sequence[SolveInfo]):
             for info in self._infos
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *dict.fromkeys(info.note for info in self._infos if info.note)])
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the residual history of each solve.
@@ -98,8 +101,9 @@ class Log(Sequence[SolveInfo]):
         ax.set_xlabel("step")
         ax.set_ylabel("relative residual")
         if ax.lines:
-            ax.set_yscale("log")
             ax.legend()
+        if any(np.any(line.get_ydata() > 0) for line in ax.lines):  # a residual may vanish in the first step
+            ax.set_yscale("log")
         return ax
 
 
@@ -109,16 +113,23 @@ def _or_dash(value: Any, spec: str) -> str:
 
 _logs: list[Log] = []  # a process-wide list: backward passes and callbacks run in threads of the frameworks' own
 _lock = threading.Lock()
+_lines: list[Line] = []
 
 before_closing: list[Callable[[], Any]] = []
 """Called at the end of each :func:`record` block: a framework that reports late waits here for what is under way."""
 
 
 @contextmanager
-def record() -> Iterator[Log]:
+def record(progress: bool = False) -> Iterator[Log]:
     """Collect a :class:`SolveInfo` for every solve inside the block, adjoint ones included.
 
     Solves made by other threads during the block are collected too, since a backward pass may run in one.
+
+    Parameters
+    ----------
+    progress : bool, optional
+        Show a line on stderr, by tqdm where it is installed, for an iterative solve that takes over a second: its steps
+        so far, its residual and its target.
 
     Yields
     ------
@@ -135,8 +146,10 @@ def record() -> Iterator[Log]:
     [(False, 'converged'), (True, 'converged')]
     """
     log = Log()
+    line = [Line()] if progress else []
     with _lock:
         _logs.append(log)
+        _lines.extend(line)
     try:
         yield log
         for wait in before_closing:
@@ -144,11 +157,19 @@ def record() -> Iterator[Log]:
     finally:
         with _lock:
             _logs[:] = [other for other in _logs if other is not log]
+            _lines[:] = [other for other in _lines if other not in line]
+        for shown in line:
+            shown.end()
 
 
 def recording() -> bool:
     """Whether anybody wants residual histories."""
     return bool(_logs)
+
+
+def watched() -> Line | None:
+    """The line that shows how a solve goes on, if somebody wants one."""
+    return _lines[-1] if _lines else None
 
 
 _aside: ContextVar[list[Report] | None] = ContextVar("aside", default=None)
@@ -181,3 +202,6 @@ def enter(info: SolveInfo) -> None:
     with _lock:
         for log in _logs:
             log._infos.append(info)
+        line = _lines[-1] if _lines else None
+    if line is not None:
+        line.end()

@@ -194,7 +194,8 @@ def describe(info: SolveInfo, target: float | None, advice: str = "") -> str:
     facts = "; ".join([part for part in (place, ", ".join(reached)) if part])
     usual = LEAST_SQUARES_ADVICE if info.method == "lsmr" else {}
     advice = advice or usual.get(column.status, ADVICE[column.status])
-    return f"{info.method} on the {system}: {column.status}; {facts}. {advice}"
+    page = f'See "When it does not converge: {column.status}" in the documentation.'
+    return f"{info.method} on the {system}: {column.status}; {facts}. {advice} {page}"
 
 
 def user_frame() -> int:

@@ -2,6 +2,11 @@
 
 from collections.abc import Sequence
 
+CONVENTIONS = ' See "Conventions" in the documentation.'
+GRADIENTS = ' See "Gradients" in the documentation.'
+METHODS = ' See "Choosing a method" in the documentation.'
+"""Pages that explain an error, by name."""
+
 DTYPES = "float32, float64, complex64 or complex128"
 
 
@@ -25,7 +30,7 @@ def not_a(name: str, accepted: str, got: object) -> str:
 
 
 def layout(name: str, accepted: str, got: str, remedy: str = "") -> str:
-    return f"{name} must be {accepted}; got layout {got}.{remedy and ' ' + remedy}"
+    return f"{name} must be {accepted}; got layout {got}.{remedy and ' ' + remedy}{CONVENTIONS}"
 
 
 def not_square(shape: tuple[int, ...], kind: str) -> str:
@@ -79,21 +84,21 @@ def not_matrix_or_batch(shape: tuple[int, ...], kind: str) -> str:
 def vmap_of_sparse_tensor() -> str:
     return (
         "A must be a SparseMatrix under torch.func.vmap; got a sparse tensor that vmap maps over. Build it with "
-        "tsgu.SparseMatrix.from_coo(row, col, values, shape), and map over the values."
+        f"tsgu.SparseMatrix.from_coo(row, col, values, shape), and map over the values.{GRADIENTS}"
     )
 
 
 def hybrid(shape: tuple[int, ...]) -> str:
-    return f"A must have scalar entries; got a hybrid sparse tensor whose entries have shape {shape}."
+    return f"A must have scalar entries; got a hybrid sparse tensor whose entries have shape {shape}.{CONVENTIONS}"
 
 
 def rhs_shape(n: int, got: tuple[int, ...], batch: int | None = None, name: str = "B") -> str:
     expected = f"({n},) or ({n}, k)" if batch is None else f"({batch}, {n}) or ({batch}, {n}, k)"
-    return f"{name} must have shape {expected} to match A; got {got}."
+    return f"{name} must have shape {expected} to match A; got {got}.{CONVENTIONS}"
 
 
 def dtype(name: str, got: object) -> str:
-    return f"{name} must have dtype {DTYPES}; got {got}."
+    return f"{name} must have dtype {DTYPES}; got {got}.{CONVENTIONS}"
 
 
 def needs_x64(name: str, got: object) -> str:
@@ -119,7 +124,7 @@ def not_callable(name: str, got: object, package: str = "tsgu") -> str:
     kind = f"the string {got!r}" if isinstance(got, str) else type(got).__name__
     remedy = f" Pass the method itself, like {name}={package}.{got}." if isinstance(got, str) else ""
     accepted = "a callable (A, B, **kwargs) -> X, an object with prepare(A), one with solve and solve_transpose"
-    return f"{name} must be {accepted}, or None; got {kind}.{remedy}"
+    return f"{name} must be {accepted}, or None; got {kind}.{remedy}{METHODS}"
 
 
 def arguments_of_prepared(name: str, given: Sequence[str]) -> str:
@@ -159,14 +164,14 @@ def not_hermitian(method: str) -> str:
 def transpose_of_m(method: str) -> str:
     return (
         f"M must have a transpose where {method} is differentiated, since the adjoint system needs M.T; got a callable "
-        "without .T. Give M as a matrix, or as an object with __call__ and .T."
+        f"without .T. Give M as a matrix, or as an object with __call__ and .T.{GRADIENTS}"
     )
 
 
 def transpose_of_a(method: str) -> str:
     return (
         f"A must have a transpose where {method} is differentiated; got a callable without .T. "
-        "Give A as a sparse matrix, or as an object with __call__ and .T."
+        f"Give A as a sparse matrix, or as an object with __call__ and .T.{GRADIENTS}"
     )
 
 

@@ -139,8 +139,19 @@ class _Column:
         return ColumnInfo(self.status, self.steps, relative, history)
 
 
+Watch = Callable[[int, float], None]
+"""What hears of each step: how many there were, and the largest relative residual."""
+
+
 def solve(
-    kernel: Kernel, operator: Operator, M: Apply, preconditioned: bool, b: Tensor, x0: Tensor | None, options: Options
+    kernel: Kernel,
+    operator: Operator,
+    M: Apply,
+    preconditioned: bool,
+    b: Tensor,
+    x0: Tensor | None,
+    options: Options,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, list[ColumnInfo]]:
     """Solve A X = B for B of shape (n,) or (n, k); X like B, and what became of each column."""
     vector = b.dim() == 1
@@ -154,7 +165,7 @@ def solve(
     for first in range(0, columns.shape[1], width):
         group = slice(first, first + width)
         start = None if starts is None else starts[:, group]
-        solution, group_infos = _solve_group(kernel, problem, magnitude, columns[:, group], start, options)
+        solution, group_infos = _solve_group(kernel, problem, magnitude, columns[:, group], start, options, watch)
         x[:, group] = solution
         infos += group_infos
     return (x.squeeze(1) if vector else x), infos
@@ -189,7 +200,13 @@ def _group_width(b: Tensor, vectors: int) -> int:
 
 
 def _solve_group(
-    kernel: Kernel, problem: Problem, magnitude: Apply, b: Tensor, x: Tensor | None, options: Options
+    kernel: Kernel,
+    problem: Problem,
+    magnitude: Apply,
+    b: Tensor,
+    x: Tensor | None,
+    options: Options,
+    watch: Watch | None,
 ) -> tuple[Tensor, list[ColumnInfo]]:
     n, eps = b.shape[0], torch.finfo(b.dtype).eps
     largest = b.abs().amax(0).tolist() if n else [0.0] * b.shape[1]
@@ -219,7 +236,7 @@ def _solve_group(
             break
         bs, start = _take(b, pending), _take(x, pending)
         r = bs - problem.A(start) if len(pending) < r.shape[1] else r
-        xs = start + _run(kernel, problem, r, [columns[index] for index in pending])
+        xs = start + _run(kernel, problem, r, [columns[index] for index in pending], watch)
         old, r = r, bs - problem.A(xs)
         for place, (index, norm) in enumerate(zip(pending, _norms(r), strict=True)):
             if columns[index].is_lost(norm, kernel.minimal):
@@ -240,7 +257,7 @@ def _solve_group(
     return x, infos
 
 
-def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column]) -> Tensor:
+def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column], watch: Watch | None) -> Tensor:
     """Run the method on A d = r for a group of columns; d, as it was when each column was done."""
     space = arithmetic(r.device, r.shape[1])
     scales, scale = _powers_of_two(r, r.abs().amax(0).tolist())
@@ -263,6 +280,9 @@ def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column]) ->
         if keep:
             for index in running:
                 columns[index].history.append(norms[index] * scales[index])
+        if watch is not None:
+            left = (norms[index] * scales[index] / columns[index].size for index in running)
+            watch(max(columns[index].steps for index in running) + steps, max(left))
         done = [index for index in running if not see[index](steps, norms[index], broken[index], scales[index])]
         if done:
             running = [index for index in running if index not in done]

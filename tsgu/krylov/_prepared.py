@@ -12,7 +12,7 @@ from tsgu._core import _log, _status, _wording
 from tsgu._core._options import Settings, resolve_options
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
-from tsgu.krylov._driver import Kernel, solve
+from tsgu.krylov._driver import Kernel, Watch, solve
 from tsgu.krylov._operator import Apply, CallableOperator, MatrixOperator, Operator, preconditioner, transposed
 
 P = ParamSpec("P")
@@ -67,7 +67,11 @@ class _KrylovSystem:
             x0 = _checks.start(x0, B)
         apply: Apply = preconditioner(M, B.shape[0], B.dtype, B.device)
         B = B.detach().resolve_conj()
-        x, columns = solve(self._kernel, operator, apply, M is not None, B, x0, options)
+        line = _log.watched()
+        watch: Watch | None = None
+        if line is not None:
+            watch = lambda steps, left: line.step(self._name, transposed, steps, left, options.rtol)  # noqa: E731
+        x, columns = solve(self._kernel, operator, apply, M is not None, B, x0, options, watch)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
         advice = ""
         if self._hermitian and info.status not in _status.SOUND and not operator.is_hermitian:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tsgu._core._options import ATTAINABLE, GAIN, LOST, diverged, stagnation_window
+from tsgu._core._progress import EVERY
 from tsgu_jax._report import CODE
 from tsgu_jax.krylov._columns import norm, power_of_two
 from tsgu_jax.krylov._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen
@@ -73,6 +74,10 @@ class Kernel(NamedTuple):
     """
 
 
+Watch = Callable[[Array, Array], None]
+"""What the host hears of a step now and then: how many there were, and the largest relative residual."""
+
+
 class Limits(NamedTuple):
     """The stopping rule; numbers that may be traced."""
 
@@ -107,11 +112,18 @@ class Result(NamedTuple):
 
 
 def solve(
-    kernel: Kernel, problem: Problem, magnitude: Apply, b: Array, x0: Array | None, limits: Limits, keep: bool
+    kernel: Kernel,
+    problem: Problem,
+    magnitude: Apply,
+    b: Array,
+    x0: Array | None,
+    limits: Limits,
+    keep: bool,
+    watch: Watch | None = None,
 ) -> Result:
     """Solve A X = B for B of shape (n,) or (n, k)."""
     if b.ndim == 1:
-        return _solve_group(kernel, problem, magnitude, b, x0, limits, keep)
+        return _solve_group(kernel, problem, magnitude, b, x0, limits, keep, watch)
     n, k = b.shape
     groups, width = _grouping(n, k, b.dtype.itemsize * kernel.vectors(problem.restart))
     if width == 1:  # a single column runs as (n,), while a user's callable still sees a block
@@ -123,7 +135,7 @@ def solve(
         part = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, width, 1), given)
         if width == 1:
             part = jax.tree.map(lambda a: a[:, 0], part)
-        result = _solve_group(kernel, problem, magnitude, part[0], part[1], limits, keep)
+        result = _solve_group(kernel, problem, magnitude, part[0], part[1], limits, keep, watch)
         x = lax.dynamic_update_slice_in_dim(x, result.x.reshape(n, width), start, 1)
         return x, result._replace(x=jnp.zeros(()))
 
@@ -151,7 +163,14 @@ def _on_block(function: Apply) -> Apply:
 
 
 def _solve_group(
-    kernel: Kernel, problem: Problem, magnitude: Apply, b: Array, x: Array | None, limits: Limits, keep: bool
+    kernel: Kernel,
+    problem: Problem,
+    magnitude: Apply,
+    b: Array,
+    x: Array | None,
+    limits: Limits,
+    keep: bool,
+    watch: Watch | None,
 ) -> Result:
     eps = float(jnp.finfo(b.dtype).eps)
     finite = jnp.isfinite(b).all(axis=0)
@@ -173,7 +192,7 @@ def _solve_group(
 
     def runs(carry: tuple[Array, Array, _Columns]) -> tuple[Array, Array, _Columns]:
         x, r, columns = carry
-        d, columns = _run(kernel, problem, jnp.where(columns.code == 0, r, 0), columns, limits, b.shape[0])
+        d, columns = _run(kernel, problem, jnp.where(columns.code == 0, r, 0), columns, limits, b.shape[0], watch)
         moved = x + d
         left = b - problem.A(moved)
         residual = norm(left)
@@ -245,13 +264,13 @@ def _judge(columns: _Columns, rounding: Array, limits: Limits) -> _Columns:
 
 
 def _run(
-    kernel: Kernel, problem: Problem, r: Array, columns: _Columns, limits: Limits, n: int
+    kernel: Kernel, problem: Problem, r: Array, columns: _Columns, limits: Limits, n: int, watch: Watch | None
 ) -> tuple[Array, _Columns]:
     """Run the method on A d = r; d, as it was when each column was done, and the columns with what they have shown."""
     scale = power_of_two(r)
     state = kernel.start(problem, r / scale, columns.attempt)
     seen = Seen.start(columns)
-    see = partial(_see, columns=columns, scale=scale, maxiter=limits.maxiter, window=stagnation_window(n))
+    see = partial(_see, columns=columns, scale=scale, maxiter=limits.maxiter, window=stagnation_window(n), watch=watch)
 
     def until_one_is_done(state: Any, seen: Seen) -> tuple[Any, Seen]:
         def going(carry: tuple[Any, Seen]) -> Array:
@@ -285,9 +304,15 @@ def _run(
     return d * scale, seen.noted(columns)
 
 
-def _see(state: State, seen: Seen, columns: _Columns, scale: Array, maxiter: Any, window: int) -> Seen:
+def _see(
+    state: State, seen: Seen, columns: _Columns, scale: Array, maxiter: Any, window: int, watch: Watch | None
+) -> Seen:
     """Take note of a step."""
     norm = state.norm * scale
+    if watch is not None:
+        left = jnp.where(seen.outcome == RUNNING, norm / columns.size, 0).max(initial=0)
+        steps = seen.steps + 1
+        lax.cond(steps % EVERY == 0, watch, lambda *_: None, columns.steps.max(initial=0) + steps, left)
 
     def judged(steps: Array, idle: Array) -> Array:
         return jnp.select(

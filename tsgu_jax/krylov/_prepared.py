@@ -13,11 +13,11 @@ from jax import Array, lax
 from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
-from tsgu._core._log import recording
+from tsgu._core._log import recording, watched
 from tsgu._core._options import Settings, resolve_options
 from tsgu_jax._method import Method
 from tsgu_jax._report import STATUSES, Outcome
-from tsgu_jax.krylov._driver import Kernel, Limits, Problem, solve
+from tsgu_jax.krylov._driver import Kernel, Limits, Problem, Watch, solve
 from tsgu_jax.krylov._operator import CallableOperator, MatrixOperator, Operator, Preconditioner, preconditioner
 
 P = ParamSpec("P")
@@ -37,7 +37,7 @@ def krylov_method(
             options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))
             limits = Limits(options.rtol, options.atol, min(options.maxiter, 2**31 - 1))
             M = preconditioner(arguments.get("M"), n, dtype, hermitian)
-            return _Krylov(kernel, name, hermitian, options.restart, recording(), limits, M)
+            return _Krylov(kernel, name, hermitian, options.restart, recording(), watched() is not None, limits, M)
 
         return Method(function, bind, settings=settings, hermitian=hermitian)
 
@@ -47,7 +47,7 @@ def krylov_method(
 @partial(
     register_dataclass,
     data_fields=["limits", "M"],
-    meta_fields=["kernel", "name", "hermitian", "restart", "keep"],
+    meta_fields=["kernel", "name", "hermitian", "restart", "keep", "watched"],
 )
 @dataclass(frozen=True, eq=False)
 class _Krylov:
@@ -58,6 +58,7 @@ class _Krylov:
     hermitian: bool
     restart: int
     keep: bool
+    watched: bool
     limits: Limits
     M: Preconditioner | None
 
@@ -95,12 +96,23 @@ class _KrylovSystem:
         method = self._method
         identity = M is None
         problem = Problem(operator.apply, _identity if M is None else M.apply, not identity, method.restart)
-        result = solve(method.kernel, problem, operator.magnitude, B, x0, method.limits, method.keep)
+        watch: Watch | None = None
+        if method.watched:
+            transposed = isinstance(operator, MatrixOperator) and operator.transposed
+            tell = partial(_tell, method.name, transposed)
+            watch = lambda steps, left: jax.debug.callback(tell, steps, left, method.limits.rtol)  # noqa: E731
+        result = solve(method.kernel, problem, operator.magnitude, B, x0, method.limits, method.keep, watch)
         hermitian = None
         if method.hermitian and isinstance(operator, MatrixOperator):
             fine = jnp.isin(result.code, jnp.array(_FINE)).all()
             hermitian = lax.cond(fine, lambda: jnp.bool_(True), lambda: operator.is_hermitian)
         return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), hermitian)
+
+
+def _tell(method: str, transposed: bool, steps: Any, left: Any, target: Any) -> None:
+    line = watched()
+    if line is not None:
+        line.step(method, transposed, int(steps), float(left), float(target))
 
 
 def _identity(v: Array) -> Array:
