@@ -1,7 +1,7 @@
 """The host's side of ``direct``: factors by number, and solves with them for whole batches. NumPy only."""
 
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Lock
@@ -183,10 +183,8 @@ def _factored(
 
 def canonical(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tuple[_symbolic.Symbolic, Array]:
     """The pattern and the values on it, from entries in any order, with repeats and with padding."""
-    counts = (row < shape[0]) & (col < shape[1])
-    if not counts.all():
-        values, row, col = values[counts], row[counts], col[counts]
-    symbolic = _symbolic.from_coo(row, col, shape)
+    counted, symbolic = _patterns.find(shape, row, col)
+    values = values if counted is None else values[counted]
     if symbolic.merge is not None:
         merged = np.zeros(symbolic.nnz, values.dtype)
         np.add.at(merged, symbolic.merge, values)
@@ -194,3 +192,29 @@ def canonical(shape: tuple[int, int], values: Array, row: Array, col: Array) -> 
     elif symbolic.order is not None:
         values = values[symbolic.order]
     return symbolic, values
+
+
+class _Patterns:
+    """The last patterns, found again by their indices: with a pattern its order of elimination is found again."""
+
+    def __init__(self, size: int) -> None:
+        self._lock = Lock()
+        self._known: deque[tuple[Any, Array, Array, Array | None, _symbolic.Symbolic]] = deque(maxlen=size)
+
+    def find(self, shape: tuple[int, int], row: Array, col: Array) -> tuple[Array | None, _symbolic.Symbolic]:
+        """Which entries count, None for all, and the pattern of those."""
+        with self._lock:
+            known = list(self._known)
+        for its_shape, its_row, its_col, counted, symbolic in known:
+            if its_shape == shape and np.array_equal(its_row, row) and np.array_equal(its_col, col):
+                return counted, symbolic
+        counts = (row < shape[0]) & (col < shape[1])
+        counted = None if counts.all() else np.flatnonzero(counts)
+        given = (row, col) if counted is None else (row[counted], col[counted])
+        symbolic = _symbolic.from_coo(*given, shape)
+        with self._lock:
+            self._known.appendleft((shape, row.copy(), col.copy(), counted, symbolic))
+        return counted, symbolic
+
+
+_patterns = _Patterns(8)

@@ -102,3 +102,29 @@ def test_a_solution_that_overflows_is_reported():
     assert [column.status for column in columns] == ["overflow", "converged"]
     assert np.isinf(x[0, 0])
     np.testing.assert_allclose(x[:, 1], [1000.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_order_of_elimination_is_found_once_for_a_pattern(calls, symmetric, dtype):
+    """An order found anew in every step of a training loop; one applied to the rows where it is for the columns."""
+    rng = np.random.default_rng(3)
+    noise = sp.random_array((60, 60), density=0.05, rng=rng)
+    A = sp.csr_array(noise + (noise.T if symmetric else 0) + 5 * sp.eye_array(60)).astype(dtype)
+    symbolic = _symbolic.from_csr(A.indptr, A.indices, A.shape)
+    b, fill = rng.standard_normal((60, 2)).astype(dtype), []
+    for _ in range(3):
+        values = A.data * (1 + 0.3 * rng.random(A.nnz))
+        if dtype is np.complex128:
+            values = values * np.exp(0.3j * rng.random(A.nnz))
+        F = Factorisation(symbolic, values, "superlu")
+        fill.append(F.nbytes)
+        dense = sp.csr_array((values, A.indices, A.indptr), shape=A.shape).toarray()
+        for transposed, matrix in ((False, dense), (True, dense.T)):
+            for side in (b, b[:, 0]):
+                x, columns = F.solve(side, transposed)
+                np.testing.assert_allclose(x, np.linalg.solve(matrix, side), rtol=1e-9, atol=1e-11)
+                assert {column.status for column in columns} == {"converged"}
+    rule = "MMD_AT_PLUS_A" if symmetric else "COLAMD"
+    assert [options["permc_spec"] for options in calls] == [rule, "NATURAL", "NATURAL"]
+    assert fill[1] == fill[2] <= 1.1 * fill[0]

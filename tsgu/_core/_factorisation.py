@@ -72,14 +72,12 @@ class Factorisation:
     """
 
     def __init__(self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None) -> None:
-        other = symbolic.transpose
         self.matrix = sp.csr_array((values, symbolic.col, symbolic.indptr), shape=symbolic.shape)
-        self._columns = sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape)
         self.eps = float(np.finfo(values.dtype).eps)
         self.rtol = default_rtol(self.eps) if rtol is None else rtol
         self._magnitude: sp.csr_array | None = None
         self._lock = Lock()
-        self._attempts = _attempts(self.matrix, self._columns, symbolic, library)
+        self._attempts = _attempts(self.matrix, symbolic, library)
         self._factors = next(self._attempts, None)
 
     @property
@@ -129,7 +127,7 @@ class Factorisation:
         return x, *self._judge(b, x, transposed)
 
     def _residual(self, b: Array, x: Array, transposed: bool) -> Array:
-        return b - (self._columns.T if transposed else self.matrix) @ x
+        return b - (self.matrix.T if transposed else self.matrix) @ x
 
     def _judge(self, b: Array, x: Array, transposed: bool) -> tuple[Array, list[str]]:
         """Relative residual and status of each column."""
@@ -142,7 +140,7 @@ class Factorisation:
         return (self._magnitude.T if transposed else self._magnitude) @ abs(x) + abs(b)
 
 
-def _attempts(rows: sp.csr_array, columns: sp.csc_array, symbolic: Symbolic, library: str) -> Iterator[Factors]:
+def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str) -> Iterator[Factors]:
     """Factors to try one after the other until they are accurate. Those of SuperLU, which exchanges any rows, are last.
 
     Not a method: a generator that knew the factorisation would keep it, and its memory, until garbage is collected.
@@ -150,5 +148,5 @@ def _attempts(rows: sp.csr_array, columns: sp.csc_array, symbolic: Symbolic, lib
     if symbolic.shape[0] == 0:
         return
     if library == "pardiso":
-        yield from _pardiso.attempts(rows, symbolic)
-    yield from _superlu.attempts(columns, symbolic.is_symmetric)
+        yield from _pardiso.attempts(matrix, symbolic)
+    yield from _superlu.attempts(matrix.data, symbolic)

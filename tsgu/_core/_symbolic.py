@@ -71,6 +71,11 @@ class Symbolic:
         return np.array_equal(self.indptr, other.indptr) and np.array_equal(self.col, other.col)
 
     @cached_property
+    def orderings(self) -> dict[str, Any]:
+        """Orders of elimination that were found for this pattern, by the rule that they come from."""
+        return {}
+
+    @cached_property
     def width(self) -> float:
         """How wide the graph of a square pattern is: the mean distance from the diagonal to the first entry of a row,
         in the order of reverse Cuthill and McKee.
