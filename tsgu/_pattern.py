@@ -102,14 +102,14 @@ class Pattern:
         device = torch.device(device)
         return self if device == self.device else Pattern._of(self.symbolic, device)
 
-    def coordinates(self, members: int | None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    def _coordinates(self, members: int | None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Indices and shape of a COO tensor: (row, col), or (member, row, col) if members are diagonal blocks."""
         if members is None:
             return (self.row, self.col), self.shape
         size = self.shape[0] // max(members, 1)
         return (self.row // max(size, 1), self.row % max(size, 1), self.col % max(size, 1)), (members, size, size)
 
-    def compressed(self, members: int | None) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    def _compressed(self, members: int | None) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Row pointers, columns and shape of a CSR tensor; with a leading dimension if members are diagonal blocks."""
         if members is None:
             return self.crow, self.col, self.shape
@@ -130,7 +130,7 @@ class Pattern:
             return zeros.index_add(-1, self._merge, given)
         return given if symbolic.order is None else given.index_select(-1, self._order)
 
-    def pick(self, values: Tensor, other: "Pattern") -> Tensor:
+    def _pick(self, values: Tensor, other: "Pattern") -> Tensor:
         """From values on another pattern those at the positions of this one, zero where the other stores nothing."""
         place, stored = _symbolic.locate(self.symbolic, other.symbolic)
         if stored.all() and self.nnz == other.nnz:
