@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental import sparse
@@ -203,3 +204,44 @@ def test_the_pattern_of_index_arrays_seen_before_is_found_again():
     row[:] = row[::-1]
     changed = tsgu_jax.SparseMatrix.from_coo(row, c.col, values, (c.n, c.n))
     np.testing.assert_array_equal(changed.to_dense(), dense_of(row, c.col, values, (c.n, c.n)))
+
+
+def test_a_matrix_of_scipy_is_not_rounded_where_64_bit_types_are_off():
+    """Double precision that becomes single without a word, integers among it."""
+    with jax.enable_x64(False):
+        for given in (sp.eye_array(2), sp.eye_array(2, dtype=complex), sp.csr_array(np.eye(2, dtype=int))):
+            with pytest.raises(TypeError, match=r"A must have a dtype that JAX keeps; got \w+ with 64-bit types off"):
+                tsgu_jax.SparseMatrix.from_scipy(given)
+        single = tsgu_jax.SparseMatrix.from_scipy(sp.eye_array(2, dtype=np.float32))
+    assert single.dtype == np.float32
+
+
+def test_a_traced_matrix_does_not_become_one_of_scipy():
+    """A tracer's own words."""
+    A = tsgu_jax.SparseMatrix.from_scipy(sp.csr_array(np.diag([2.0, 4.0])))
+    message = r"must be concrete to become one of SciPy; got a traced one\. Convert it outside of jit, grad and vmap\."
+
+    def traced(A):
+        A.to_scipy()
+        return A.values.sum()
+
+    for transform in (jax.jit, jax.vmap, jax.grad):
+        with pytest.raises(TypeError, match=message):
+            transform(lambda v: traced(A.with_values(v)))(jnp.ones((2, 2) if transform is jax.vmap else 2))
+    with pytest.raises(TypeError, match=message):
+        jax.jit(traced)(A)
+    with pytest.raises(TypeError, match=r"values must have dtype float32, .*; got bfloat16"):
+        A.with_values(A.values.astype(jnp.bfloat16)).to_scipy()
+
+
+def test_a_matrix_of_scipy_may_be_read_inside_jit():
+    """Indices that are traced there, though they are known."""
+    given = sp.csr_array(np.diag([2.0, 4.0]))
+
+    @jax.jit
+    def solution(b):
+        A = tsgu_jax.SparseMatrix.from_scipy(given)
+        assert not any(isinstance(index, jax.core.Tracer) for index in (A.pattern.row, A.pattern.col))
+        return tsgu_jax.solve(A, b, tsgu_jax.direct)
+
+    np.testing.assert_allclose(solution(jnp.ones(2)), [0.5, 0.25])
