@@ -247,6 +247,8 @@ class SparseMatrix:
 
     def __matmul__(self, X: Tensor) -> Tensor:
         """A @ X for X of shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k)."""
+        if has_torch_function_unary(X):
+            return handle_torch_function(SparseMatrix.__matmul__, (X,), self, X)
         _checks.check_factor(self.shape, self.values, X)
         if self.values.dim() == 2:
             return torch.func.vmap(lambda values, x: product(values, x, self.pattern))(self.values, X)

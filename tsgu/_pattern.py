@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _functorch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tsgu import _checks
@@ -124,6 +125,8 @@ class Pattern:
 
         Values at a repeated position are added. Differentiable to any order, in both modes.
         """
+        if has_torch_function_unary(given):
+            return handle_torch_function(Pattern.gather, (given,), self, given)
         symbolic = self.symbolic
         if symbolic.merge is not None:
             zeros = given.new_zeros((*given.shape[:-1], self.nnz))
@@ -147,7 +150,8 @@ class Pattern:
 
     def _lift(self, indices: Any) -> Tensor:
         # A tensor first made inside a transform of torch.func would be wrapped, and cached so beyond the transform.
-        with torch._C._DisableFuncTorch():
+        # Nor is it any business of a mode, such as that of torch2jax.
+        with torch._C._DisableFuncTorch(), torch._C.DisableTorchFunction():
             return torch.from_numpy(indices).to(self.device)
 
     def __repr__(self) -> str:

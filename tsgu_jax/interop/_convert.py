@@ -57,7 +57,7 @@ def to_jax(x: Any, *, copy: bool | None = None) -> Any:
     BCOO(float32[2, 2], nse=2)
     """
     if isinstance(x, tsgu.SparseMatrix):
-        return tsgu_jax.SparseMatrix(_dense_to_jax(x.values, copy), _pattern_to_jax(x.pattern))
+        return tsgu_jax.SparseMatrix(_dense_to_jax(x.values, copy), pattern_to_jax(x.pattern))
     if not isinstance(x, Tensor):
         raise TypeError(_wording.not_a("x", "a torch.Tensor or a tsgu.SparseMatrix", x))
     if x.layout == torch.strided:
@@ -176,7 +176,7 @@ def _indices_to_jax(indices: Tensor, shape: tuple[int, int]) -> Array:
 _patterns: WeakKeyDictionary[tsgu.Pattern, tsgu_jax.Pattern] = WeakKeyDictionary()
 
 
-def _pattern_to_jax(pattern: tsgu.Pattern) -> tsgu_jax.Pattern:
+def pattern_to_jax(pattern: tsgu.Pattern) -> tsgu_jax.Pattern:
     """The same pattern, found again so that its layouts for products are built once."""
     if pattern not in _patterns:
         _patterns[pattern] = tsgu_jax.Pattern._of(pattern.symbolic)
