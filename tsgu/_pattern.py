@@ -39,6 +39,25 @@ class Pattern:
     >>> pattern = tsgu.Pattern(torch.tensor([1, 0, 0]), torch.tensor([1, 0, 0]), (2, 2))
     >>> pattern
     Pattern(shape=(2, 2), nnz=2, device=cpu)
+
+    Finite elements: each contributes a small matrix, and what several contribute to one place is added by
+    :meth:`gather`. Here three bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built
+    once, before the loop.
+
+    >>> nodes = torch.tensor([[0, 1], [1, 2], [2, 3]])
+    >>> row, col = nodes.repeat_interleave(2, dim=1), nodes.repeat(1, 2)
+    >>> pattern = tsgu.Pattern(row.flatten(), col.flatten(), (4, 4))
+    >>> bar = torch.tensor([2.0, -1.0, -1.0, 2.0])
+    >>> c, b = torch.ones(3, requires_grad=True), torch.ones(4)
+    >>> for step in range(30):
+    ...     entries = c[:, None] * bar
+    ...     A = tsgu.SparseMatrix(pattern.gather(entries.flatten()), pattern)
+    ...     x = tsgu.sparse_generic_solve(A, b, solve=tsgu.linear_cg)
+    ...     loss = (x - 0.5).square().sum()
+    ...     (gradient,) = torch.autograd.grad(loss, c)
+    ...     c = (c - gradient).detach().requires_grad_()
+    >>> pattern, bool(loss < 0.01)
+    (Pattern(shape=(4, 4), nnz=10, device=cpu), True)
     """
 
     def __init__(self, row: Tensor, col: Tensor, shape: tuple[int, int]) -> None:

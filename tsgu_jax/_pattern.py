@@ -48,6 +48,29 @@ class Pattern:
     >>> import numpy as np, tsgu_jax
     >>> tsgu_jax.Pattern(np.array([1, 0, 0]), np.array([1, 0, 0]), (2, 2))
     Pattern(shape=(2, 2), nnz=2)
+
+    Finite elements: each contributes a small matrix, and what several contribute to one place is added by
+    :meth:`gather`. Here three bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built
+    once, outside of ``jit``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> nodes = np.array([[0, 1], [1, 2], [2, 3]])
+    >>> row, col = np.repeat(nodes, 2, axis=1), np.tile(nodes, 2)
+    >>> pattern = tsgu_jax.Pattern(row.ravel(), col.ravel(), (4, 4))
+    >>> bar, b = jnp.array([2.0, -1.0, -1.0, 2.0]), jnp.ones(4)
+    >>> @jax.jit
+    ... @jax.value_and_grad
+    ... def loss_and_gradient(c):
+    ...     entries = c[:, None] * bar
+    ...     A = tsgu_jax.SparseMatrix(pattern.gather(entries.ravel()), pattern)
+    ...     x = tsgu_jax.solve(A, b, solve=tsgu_jax.linear_cg)
+    ...     return jnp.sum((x - 0.5) ** 2)
+    >>> c = jnp.ones(3)
+    >>> for step in range(30):
+    ...     loss, gradient = loss_and_gradient(c)
+    ...     c = c - gradient
+    >>> pattern, bool(loss < 0.01)
+    (Pattern(shape=(4, 4), nnz=10), True)
     """
 
     def __init__(self, row: Any, col: Any, shape: tuple[int, int]) -> None:
