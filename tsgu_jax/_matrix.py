@@ -164,8 +164,9 @@ class SparseMatrix:
         _checks.check_concrete(self.values, self.pattern.row, self.pattern.col)
         _checks.check_unbatched(self.values)
         _checks.check_dtype("values", self.values)
-        row, col = np.asarray(self.pattern.row), np.asarray(self.pattern.col)
-        return _scipy.matrix(np.asarray(self.values), row, col, self.pattern.shape)
+        matrix = self._settled()
+        symbolic = matrix.pattern.symbolic
+        return _scipy.matrix(np.asarray(matrix.values), symbolic.row, symbolic.col, symbolic.shape)
 
     def to_bcoo(self) -> BCOO:
         """The same matrix as a ``BCOO``.
@@ -195,6 +196,11 @@ class SparseMatrix:
     def with_values(self, values: Any) -> "SparseMatrix":
         """Another matrix on the same pattern."""
         return SparseMatrix(values, self.pattern)
+
+    def _settled(self) -> "SparseMatrix":
+        """The same matrix in canonical order, if its indices are known."""
+        pattern = self.pattern._settled
+        return self if pattern is self.pattern else SparseMatrix(pattern.gather(self.values), pattern)
 
     @property
     def T(self) -> "SparseMatrix":  # noqa: N802 - the name that NumPy and JAX use

@@ -245,3 +245,41 @@ def test_a_matrix_of_scipy_may_be_read_inside_jit():
         return tsgu_jax.solve(A, b, tsgu_jax.direct)
 
     np.testing.assert_allclose(solution(jnp.ones(2)), [0.5, 0.25])
+
+
+USES = {
+    "is_symmetric": lambda A: A.pattern.is_symmetric,
+    "transposition": lambda A: A.pattern.transposition,
+    "T": lambda A: A.T.T,
+    "auto": lambda A: tsgu_jax.solve(A, jnp.ones(3), tsgu_jax.auto),
+    "amg": lambda A: tsgu_jax.precond.amg(A, max_coarse=2),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_matrix_that_a_compiled_function_made_of_traced_indices_keeps_its_entries(use):
+    """Indices that are sorted when they are looked at, once they are known, under values that are not."""
+    row, col = np.array([2, 1, 0, 2, 1, 3, 2]), np.array([2, 1, 0, 0, 1, 0, 1])  # unsorted, repeated, and padding
+    values = np.array([10.0, 4.0, 5.0, 3.0, 4.0, 7.0, -1.0])
+    dense = dense_of(row[row < 3], col[row < 3], values[row < 3], (3, 3))
+    A = jax.jit(lambda i, v: tsgu_jax.SparseMatrix.from_bcoo(BCOO((v, i), shape=(3, 3))))(
+        np.stack([row, col], 1), values
+    )
+    USES[use](A)
+    np.testing.assert_array_equal(A.to_dense(), dense)
+    np.testing.assert_array_equal(A.T.to_dense(), dense.T)
+    np.testing.assert_array_equal(A.to_bcoo().todense(), dense)
+    np.testing.assert_array_equal(A.to_scipy().toarray(), dense)
+    assert not A.pattern.is_symmetric
+    b = np.array([1.0, 2.0, 3.0])
+    for x in (
+        tsgu_jax.solve(A, b, tsgu_jax.direct),
+        tsgu_jax.solve(A, b, tsgu_jax.gmres, M=tsgu_jax.precond.ilu(A)),
+        tsgu_jax.triangular_solve(A, b, upper=False),
+        tsgu_jax.lstsq(A, b),
+    ):
+        np.testing.assert_allclose(x, np.linalg.solve(dense, b), rtol=1e-7)
+    got = jax.grad(lambda v: (tsgu_jax.triangular_solve(A.with_values(v), b, upper=False) ** 2).sum())(A.values)
+    x = np.linalg.solve(dense, b)
+    full = np.append(-np.outer(np.linalg.solve(dense.T, 2 * x), x), np.zeros((1, 3)), axis=0)
+    np.testing.assert_allclose(got, full[row, col], rtol=1e-12)

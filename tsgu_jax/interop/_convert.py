@@ -112,6 +112,7 @@ def to_torch(x: Any, *, copy: bool | None = None) -> Any:
             "through tsgu_jax.interop.torch_solver, or turn the torch function into a JAX one by torch2jax."
         )
     if isinstance(x, tsgu_jax.SparseMatrix):
+        x = x._settled()
         values = _dense_to_torch(x.values, copy)
         return tsgu.SparseMatrix(values, tsgu.Pattern._of(x.pattern.symbolic, values.device))
     if isinstance(x, Array):
