@@ -177,6 +177,11 @@ def check_unbatched(values: Tensor) -> None:
         )
 
 
+def check_concrete(values: Tensor) -> None:
+    if _functorch.is_functorch_wrapped_tensor(values):
+        raise TypeError(_wording.not_concrete("one that torch.func transforms", "the transform"))
+
+
 def check_layout(layout: Any) -> None:
     if layout not in (torch.sparse_coo, torch.sparse_csr):
         raise TypeError(_wording.layout("layout", "torch.sparse_coo or torch.sparse_csr", str(layout)))

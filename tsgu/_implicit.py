@@ -249,10 +249,10 @@ class _Assemble(Function):
     ) -> Tensor:
         values = _plain(values).clone()  # a result may not share memory with an input
         if layout == torch.sparse_coo:
-            place, shape = pattern.coordinates(members)
+            place, shape = pattern._coordinates(members)
             indices = torch.stack(place).to(index)
             return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False)
-        crow, col, shape = pattern.compressed(members)
+        crow, col, shape = pattern._compressed(members)
         crow, col = crow.to(index, copy=True), col.to(index, copy=True)
         return torch.sparse_csr_tensor(crow, col, values.reshape(col.shape), shape, check_invariants=False)
 
@@ -266,10 +266,10 @@ class _Assemble(Function):
         (g,) = grads
         grad_values = None
         if g is not None and g.layout == torch.strided:
-            grad_values = g[ctx.pattern.coordinates(ctx.members)[0]]
+            grad_values = g[ctx.pattern._coordinates(ctx.members)[0]]
         elif g is not None and g._nnz():  # without entries: a gradient that was never asked for
             given = pattern_of(g)
-            grad_values = ctx.pattern.pick(extract(g, given), given)
+            grad_values = ctx.pattern._pick(extract(g, given), given)
         return grad_values, None, None, None, None
 
 

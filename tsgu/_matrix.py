@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from tsgu import _checks
+from tsgu._core import _scipy, _symbolic
 from tsgu._implicit import assemble, extract, product
 from tsgu._pattern import Pattern, pattern_of
 
@@ -116,6 +118,64 @@ class SparseMatrix:
         pattern = pattern_of(A)
         return cls(extract(A, pattern), pattern)
 
+    @classmethod
+    def from_scipy(cls, A: Any) -> "SparseMatrix":
+        """Build from a matrix or array of ``scipy.sparse``, in any format.
+
+        Parameters
+        ----------
+        A : sparse matrix or array of SciPy, shape (m, n)
+            Repeated positions are added. Explicit zeros are kept, but for those on the diagonals of DIA, which SciPy
+            drops whenever it converts that format. No memory is shared with ``A``.
+
+        Returns
+        -------
+        SparseMatrix
+            On the CPU, in the dtype of ``A``, or in float64 for integers and bool.
+
+        Raises
+        ------
+        ValueError
+            If ``A`` does not have two dimensions.
+        TypeError
+            If ``A`` is no sparse matrix or array of SciPy, or of a dtype that is not solved in, such as longdouble.
+
+        Examples
+        --------
+        >>> import scipy.sparse as sp, tsgu
+        >>> tsgu.SparseMatrix.from_scipy(sp.diags_array([2.0, -1.0], offsets=[0, 1], shape=(3, 3))).to_dense()
+        tensor([[ 2., -1.,  0.],
+                [ 0.,  2., -1.],
+                [ 0.,  0.,  2.]], dtype=torch.float64)
+        """
+        row, col, values, shape = _scipy.entries(A)
+        pattern = Pattern._of(_symbolic.from_coo(row, col, shape), torch.device("cpu"))
+        return cls(pattern.gather(torch.from_numpy(values)), pattern)
+
+    def to_scipy(self) -> sp.csr_array:
+        """The same matrix as a ``scipy.sparse.csr_array``: a copy on the host, cut from the graph.
+
+        Raises
+        ------
+        ValueError
+            If the values are a batch.
+        TypeError
+            If the values are not of a dtype that is solved in, or belong to a transform of ``torch.func``.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> tsgu.SparseMatrix.from_tensor(torch.eye(2)).to_scipy().toarray()
+        array([[1., 0.],
+               [0., 1.]], dtype=float32)
+        """
+        _checks.check_concrete(self.values)
+        _checks.check_unbatched(self.values)
+        _checks.check_dtype("values", self.values)
+        symbolic = self.pattern.symbolic
+        values = self.values.detach().resolve_conj().resolve_neg().cpu().numpy()
+        return _scipy.matrix(values, symbolic.row, symbolic.col, symbolic.shape)
+
     def to_tensor(self, layout: torch.layout = torch.sparse_csr) -> Tensor:
         """The same matrix as a sparse tensor of torch, ``torch.sparse_coo`` (coalesced) or ``torch.sparse_csr``.
 
@@ -187,6 +247,8 @@ class SparseMatrix:
 
     def __matmul__(self, X: Tensor) -> Tensor:
         """A @ X for X of shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k)."""
+        if has_torch_function_unary(X):
+            return handle_torch_function(SparseMatrix.__matmul__, (X,), self, X)
         _checks.check_factor(self.shape, self.values, X)
         if self.values.dim() == 2:
             return torch.func.vmap(lambda values, x: product(values, x, self.pattern))(self.values, X)

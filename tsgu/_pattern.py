@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _functorch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tsgu import _checks
@@ -38,6 +39,25 @@ class Pattern:
     >>> pattern = tsgu.Pattern(torch.tensor([1, 0, 0]), torch.tensor([1, 0, 0]), (2, 2))
     >>> pattern
     Pattern(shape=(2, 2), nnz=2, device=cpu)
+
+    Finite elements: each contributes a small matrix, and what several contribute to one place is added by
+    :meth:`gather`. Here three bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built
+    once, before the loop.
+
+    >>> nodes = torch.tensor([[0, 1], [1, 2], [2, 3]])
+    >>> row, col = nodes.repeat_interleave(2, dim=1), nodes.repeat(1, 2)
+    >>> pattern = tsgu.Pattern(row.flatten(), col.flatten(), (4, 4))
+    >>> bar = torch.tensor([2.0, -1.0, -1.0, 2.0])
+    >>> c, b = torch.ones(3, requires_grad=True), torch.ones(4)
+    >>> for step in range(30):
+    ...     entries = c[:, None] * bar
+    ...     A = tsgu.SparseMatrix(pattern.gather(entries.flatten()), pattern)
+    ...     x = tsgu.sparse_generic_solve(A, b, solve=tsgu.linear_cg)
+    ...     loss = (x - 0.5).square().sum()
+    ...     (gradient,) = torch.autograd.grad(loss, c)
+    ...     c = (c - gradient).detach().requires_grad_()
+    >>> pattern, bool(loss < 0.01)
+    (Pattern(shape=(4, 4), nnz=10, device=cpu), True)
     """
 
     def __init__(self, row: Tensor, col: Tensor, shape: tuple[int, int]) -> None:
@@ -102,14 +122,14 @@ class Pattern:
         device = torch.device(device)
         return self if device == self.device else Pattern._of(self.symbolic, device)
 
-    def coordinates(self, members: int | None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    def _coordinates(self, members: int | None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Indices and shape of a COO tensor: (row, col), or (member, row, col) if members are diagonal blocks."""
         if members is None:
             return (self.row, self.col), self.shape
         size = self.shape[0] // max(members, 1)
         return (self.row // max(size, 1), self.row % max(size, 1), self.col % max(size, 1)), (members, size, size)
 
-    def compressed(self, members: int | None) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    def _compressed(self, members: int | None) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Row pointers, columns and shape of a CSR tensor; with a leading dimension if members are diagonal blocks."""
         if members is None:
             return self.crow, self.col, self.shape
@@ -124,13 +144,15 @@ class Pattern:
 
         Values at a repeated position are added. Differentiable to any order, in both modes.
         """
+        if has_torch_function_unary(given):
+            return handle_torch_function(Pattern.gather, (given,), self, given)
         symbolic = self.symbolic
         if symbolic.merge is not None:
             zeros = given.new_zeros((*given.shape[:-1], self.nnz))
             return zeros.index_add(-1, self._merge, given)
         return given if symbolic.order is None else given.index_select(-1, self._order)
 
-    def pick(self, values: Tensor, other: "Pattern") -> Tensor:
+    def _pick(self, values: Tensor, other: "Pattern") -> Tensor:
         """From values on another pattern those at the positions of this one, zero where the other stores nothing."""
         place, stored = _symbolic.locate(self.symbolic, other.symbolic)
         if stored.all() and self.nnz == other.nnz:
@@ -147,7 +169,8 @@ class Pattern:
 
     def _lift(self, indices: Any) -> Tensor:
         # A tensor first made inside a transform of torch.func would be wrapped, and cached so beyond the transform.
-        with torch._C._DisableFuncTorch():
+        # Nor is it any business of a mode, such as that of torch2jax.
+        with torch._C._DisableFuncTorch(), torch._C.DisableTorchFunction():
             return torch.from_numpy(indices).to(self.device)
 
     def __repr__(self) -> str:

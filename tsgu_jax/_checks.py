@@ -183,6 +183,11 @@ def check_unbatched(values: Any) -> None:
         )
 
 
+def check_concrete(*parts: Any) -> None:
+    if is_traced(*parts):
+        raise TypeError(_wording.not_concrete("a traced one", "jit, grad and vmap"))
+
+
 def check_factor(shape: tuple[int, ...], values: Any, X: Any) -> None:
     """The right factor of a product with a matrix, or a batch, of this shape."""
     if not is_array(X):

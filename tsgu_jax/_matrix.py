@@ -3,10 +3,13 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_pytree_node_class
 
+from tsgu._core import _scipy
 from tsgu_jax import _checks, _implicit
 from tsgu_jax._pattern import Pattern, cached, pattern_of
 
@@ -104,6 +107,67 @@ class SparseMatrix:
         pattern = pattern_of(A)
         return cls(pattern.gather(A.data), pattern)
 
+    @classmethod
+    def from_scipy(cls, A: Any) -> "SparseMatrix":
+        """Build from a matrix or array of ``scipy.sparse``, in any format.
+
+        Parameters
+        ----------
+        A : sparse matrix or array of SciPy, shape (m, n)
+            Repeated positions are added. Explicit zeros are kept, but for those on the diagonals of DIA, which SciPy
+            drops whenever it converts that format. No memory is shared with ``A``.
+
+        Returns
+        -------
+        SparseMatrix
+            In the dtype of ``A``, or in float64 for integers and bool.
+
+        Raises
+        ------
+        ValueError
+            If ``A`` does not have two dimensions.
+        TypeError
+            If ``A`` is no sparse matrix or array of SciPy; or of a dtype that is not solved in, such as longdouble; or
+            in double precision, as integers are, while JAX has 64-bit types turned off.
+
+        Examples
+        --------
+        >>> import numpy as np, scipy.sparse as sp, tsgu_jax
+        >>> A = sp.diags_array(np.float32([2, -1]), offsets=[0, 1], shape=(3, 3))
+        >>> tsgu_jax.SparseMatrix.from_scipy(A).to_dense()
+        Array([[ 2., -1.,  0.],
+               [ 0.,  2., -1.],
+               [ 0.,  0.,  2.]], dtype=float32)
+        """
+        row, col, values, shape = _scipy.entries(A)
+        pattern = Pattern(row, col, shape)
+        return cls(pattern.gather(_checks.as_array("A", values)), pattern)
+
+    def to_scipy(self) -> sp.csr_array:
+        """The same matrix as a ``scipy.sparse.csr_array``: a copy on the host.
+
+        Raises
+        ------
+        ValueError
+            If the values are a batch.
+        TypeError
+            If the matrix is traced, or its values are not of a dtype that is solved in.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpy as np, tsgu_jax
+        >>> i = np.arange(2)
+        >>> tsgu_jax.SparseMatrix.from_coo(i, i, jnp.ones(2), (2, 2)).to_scipy().toarray()
+        array([[1., 0.],
+               [0., 1.]], dtype=float32)
+        """
+        _checks.check_concrete(self.values, self.pattern.row, self.pattern.col)
+        _checks.check_unbatched(self.values)
+        _checks.check_dtype("values", self.values)
+        matrix = self._settled()
+        symbolic = matrix.pattern.symbolic
+        return _scipy.matrix(np.asarray(matrix.values), symbolic.row, symbolic.col, symbolic.shape)
+
     def to_bcoo(self) -> BCOO:
         """The same matrix as a ``BCOO``.
 
@@ -132,6 +196,11 @@ class SparseMatrix:
     def with_values(self, values: Any) -> "SparseMatrix":
         """Another matrix on the same pattern."""
         return SparseMatrix(values, self.pattern)
+
+    def _settled(self) -> "SparseMatrix":
+        """The same matrix in canonical order, if its indices are known."""
+        pattern = self.pattern._settled
+        return self if pattern is self.pattern else SparseMatrix(pattern.gather(self.values), pattern)
 
     @property
     def T(self) -> "SparseMatrix":  # noqa: N802 - the name that NumPy and JAX use

@@ -73,8 +73,7 @@ class Method(Generic[P]):
 
     def prepare(self, A: Any, **kwargs: Any) -> Reporting:
         """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
-        if not isinstance(A, SparseMatrix):
-            A = SparseMatrix.from_bcoo(A)
+        A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
         return Reporting(self.name, self.bind(kwargs, A.shape[-1], A.dtype, A).prepare(A))
 
     def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Bound:

@@ -48,6 +48,29 @@ class Pattern:
     >>> import numpy as np, tsgu_jax
     >>> tsgu_jax.Pattern(np.array([1, 0, 0]), np.array([1, 0, 0]), (2, 2))
     Pattern(shape=(2, 2), nnz=2)
+
+    Finite elements: each contributes a small matrix, and what several contribute to one place is added by
+    :meth:`gather`. Here three bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built
+    once, outside of ``jit``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> nodes = np.array([[0, 1], [1, 2], [2, 3]])
+    >>> row, col = np.repeat(nodes, 2, axis=1), np.tile(nodes, 2)
+    >>> pattern = tsgu_jax.Pattern(row.ravel(), col.ravel(), (4, 4))
+    >>> bar, b = jnp.array([2.0, -1.0, -1.0, 2.0]), jnp.ones(4)
+    >>> @jax.jit
+    ... @jax.value_and_grad
+    ... def loss_and_gradient(c):
+    ...     entries = c[:, None] * bar
+    ...     A = tsgu_jax.SparseMatrix(pattern.gather(entries.ravel()), pattern)
+    ...     x = tsgu_jax.solve(A, b, solve=tsgu_jax.linear_cg)
+    ...     return jnp.sum((x - 0.5) ** 2)
+    >>> c = jnp.ones(3)
+    >>> for step in range(30):
+    ...     loss, gradient = loss_and_gradient(c)
+    ...     c = c - gradient
+    >>> pattern, bool(loss < 0.01)
+    (Pattern(shape=(4, 4), nnz=10), True)
     """
 
     def __init__(self, row: Any, col: Any, shape: tuple[int, int]) -> None:
@@ -76,7 +99,19 @@ class Pattern:
         """The indices on the host. A pattern that has been through a compiled function finds them again."""
         if _checks.is_traced(self.entries.row, self.entries.col):
             raise TypeError("the pattern must be concrete here; got traced indices.")
+        if self.entries.transposition is None:  # the values are in another order than these indices would be
+            raise TypeError("the pattern must be settled here; got entries in no particular order.")
         return _symbolic.from_coo(np.asarray(self.entries.row), np.asarray(self.entries.col), self.entries.shape)
+
+    @cached_property
+    def _settled(self) -> "Pattern":
+        """The pattern in canonical order, to which its ``gather`` brings values of this one.
+
+        Another one only where the indices were traced when the pattern was made, and no longer are.
+        """
+        if "symbolic" in self.__dict__ or self.entries.transposition is not None or _checks.is_traced(self.entries):
+            return self
+        return _without_padding(np.asarray(self.entries.row), np.asarray(self.entries.col), self.shape)
 
     @cached_property
     def entries(self) -> Entries:
@@ -118,11 +153,11 @@ class Pattern:
     @cached_property
     def T(self) -> "Pattern":  # noqa: N802 - the name that NumPy and JAX use
         """The pattern of the transpose."""
-        if _checks.is_traced(self.row, self.col):
+        if "symbolic" in self.__dict__:
+            pattern = Pattern._of(self.symbolic.transpose)
+        else:
             pattern = Pattern.__new__(Pattern)
             pattern._init(None, _transposed(self.entries))
-        else:
-            pattern = Pattern._of(self.symbolic.transpose)
         pattern.__dict__["T"] = self
         return pattern
 
@@ -130,14 +165,14 @@ class Pattern:
     def transposition(self) -> Any:
         """Permutation such that ``values[..., transposition]`` are the values of the transpose, shape (nnz,).
 
-        None for traced indices in no particular order, where the transpose keeps the order of the values.
+        None for indices in no particular order, as traced ones are, where the transpose keeps the order of the values.
         """
-        return self.entries.transposition if _checks.is_traced(self.row) else self.symbolic.transposition
+        return self.symbolic.transposition if "symbolic" in self.__dict__ else self.entries.transposition
 
     @property
     def is_symmetric(self) -> bool:
         """Whether (j, i) is stored wherever (i, j) is."""
-        return self.symbolic.is_symmetric
+        return self._settled.symbolic.is_symmetric
 
     def gather(self, given: Array) -> Array:
         """Values in the order that the pattern was built from, (..., nse), brought to its own, (..., nnz).
@@ -190,14 +225,17 @@ def pattern_of(A: BCOO | BCSR) -> Pattern:
         row, col = positions(A)
         if _checks.is_traced(row, col):
             return Pattern(row, col, shape)
-        row, col = np.asarray(row), np.asarray(col)
-        counts = (row < shape[0]) & (col < shape[1])
-        counted = None if counts.all() else np.flatnonzero(counts)
-        if counted is not None:
-            row, col = row[counted], col[counted]
-        return Pattern._of(_symbolic.from_coo(row, col, shape), counted)
+        return _without_padding(np.asarray(row), np.asarray(col), shape)
 
     return cached(sources, tuple(A.shape), build)
+
+
+def _without_padding(row: Any, col: Any, shape: tuple[int, int]) -> Pattern:
+    counts = (row < shape[0]) & (col < shape[1])
+    counted = None if counts.all() else np.flatnonzero(counts)
+    if counted is not None:
+        row, col = row[counted], col[counted]
+    return Pattern._of(_symbolic.from_coo(row, col, shape), counted)
 
 
 def data_of(A: BCOO | BCSR) -> Array:

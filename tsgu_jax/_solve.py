@@ -241,6 +241,7 @@ def check_system(A: Any, B: Any, batches: bool = False) -> None:
 def decompose(A: BCOO | BCSR | SparseMatrix) -> tuple[Array, Pattern, Any]:
     """Differentiable values, the pattern, and the matrix as given."""
     if isinstance(A, SparseMatrix):
+        A = A._settled()
         return A.values, A.pattern, A
     pattern = pattern_of(A)
     return pattern.gather(data_of(A)), pattern, A

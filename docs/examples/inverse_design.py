@@ -70,17 +70,16 @@ def second_derivative(n, k):
 # source on the left; on the right, the overlap with it is what arrived. The unit of both is a guide that goes straight
 # through, so a transmission of 1 means that nothing is lost.
 #
-# Of the matrix only the diagonal depends on the design. :meth:`tsgu.SparseMatrix.from_coo` adds what is given twice for
-# one place, so :math:`k^2 \varepsilon` is simply appended to the entries of the Laplacian.
+# Of the matrix only the diagonal depends on the design. :meth:`tsgu.SparseMatrix.from_scipy` reads the Laplacian once,
+# with its pattern, and :math:`k^2 \varepsilon` is added to the entries on the diagonal.
 
 
 class Colour:
     def __init__(self, wavelength):
         self.k = 2 * np.pi / wavelength
-        laplacian = sp.kronsum(second_derivative(ny, self.k), second_derivative(nx, self.k), format="coo")
-        diagonal = torch.arange(nx * ny)
-        self.row, self.col = (torch.cat([torch.from_numpy(place), diagonal]) for place in laplacian.coords)
-        self.laplacian = torch.from_numpy(laplacian.data)
+        laplacian = sp.kronsum(second_derivative(ny, self.k), second_derivative(nx, self.k))
+        self.laplacian = tsgu.SparseMatrix.from_scipy(laplacian)
+        self.diagonal = self.laplacian.pattern.row == self.laplacian.pattern.col
         _, modes = scipy.linalg.eigh_tridiagonal(
             self.k**2 * guide(0).numpy() - 2 / h**2,
             np.full(ny - 1, 1 / h**2),
@@ -93,8 +92,8 @@ class Colour:
         self.unit = self.field(straight)[-absorber - 3] @ self.mode
 
     def field(self, permittivity):
-        values = torch.cat([self.laplacian, self.k**2 * permittivity.flatten()])
-        A = tsgu.SparseMatrix.from_coo(self.row, self.col, values, (nx * ny, nx * ny))
+        shift = self.k**2 * permittivity.flatten()[self.laplacian.pattern.row]
+        A = self.laplacian.with_values(self.laplacian.values + self.diagonal * shift)
         return tsgu.sparse_generic_solve(A, self.source.flatten(), solve=tsgu.direct).reshape(nx, ny)
 
     def transmissions(self, permittivity):

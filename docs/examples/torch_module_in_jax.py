@@ -42,9 +42,8 @@ middles = joints[bars].mean(axis=1)
 # ----------
 # A bar of conductance c between the joints i and j adds c to the entries (i, i) and (j, j) of the matrix, and -c to
 # (i, j) and (j, i); a joint adds what it loses to the air. :meth:`tsgu.SparseMatrix.from_coo` adds what is given for
-# one place. Three things are owed to torch2jax: the indices are plain attributes, since it makes a parameter of every
-# buffer; ``torch.neg(c)`` stands for ``-c``, which it does not know; and the losses are made by ``torch.ones`` on the
-# spot, since it joins its own arrays to no others.
+# one place. All that is owed to torch2jax is that the indices are plain attributes: it makes a parameter of every
+# buffer.
 
 
 class Bars(torch.nn.Module):
@@ -63,7 +62,7 @@ class Bars(torch.nn.Module):
 
     def forward(self, place, heat):
         c = torch.exp(self.conductance(place)).flatten()
-        values = torch.cat([c, c, torch.neg(c), torch.neg(c), 0.05 * torch.ones(n)])
+        values = torch.cat([c, c, -c, -c, torch.full((n,), 0.05)])
         A = tsgu.SparseMatrix.from_coo(self.row, self.col, values, (n, n))
         return tsgu.sparse_generic_solve(A, heat, solve=tsgu.direct)
 

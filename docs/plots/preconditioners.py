@@ -7,9 +7,7 @@ import tsgu
 
 side = 100
 line = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side, side))
-laplacian = sp.coo_array(sp.kronsum(line, line))
-row, col = (torch.from_numpy(part) for part in laplacian.coords)
-A = tsgu.SparseMatrix.from_coo(row, col, torch.from_numpy(laplacian.data), laplacian.shape)
+A = tsgu.SparseMatrix.from_scipy(sp.kronsum(line, line))
 b = torch.ones(side**2, dtype=torch.float64)
 with tsgu.record() as log:
     for M in (None, tsgu.precond.ilu(A), tsgu.precond.amg(A)):

@@ -9,9 +9,7 @@ import tsgu
 
 side = 50
 line = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side, side))
-laplacian = sp.coo_array(sp.kronsum(line, line))
-row, col = (torch.from_numpy(part) for part in laplacian.coords)
-A = tsgu.SparseMatrix.from_coo(row, col, torch.from_numpy(laplacian.data), laplacian.shape)
+A = tsgu.SparseMatrix.from_scipy(sp.kronsum(line, line))
 b = torch.ones(side**2, dtype=torch.float64)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", tsgu.ConvergenceWarning)

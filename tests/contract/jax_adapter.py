@@ -75,6 +75,7 @@ def batch_of_values(system: System, values: np.ndarray, b: np.ndarray, given) ->
 
 BATCHES = ("coo", "coo batched", "csr")
 SingularError = np.linalg.LinAlgError
+SparseMatrix = tsgu_jax.SparseMatrix
 
 
 def array(x: np.ndarray) -> jax.Array:

@@ -57,6 +57,7 @@ def batch_of_values(system: System, values: np.ndarray, b: np.ndarray, given) ->
 
 BATCHES = ("coo", "csr")
 SingularError = torch.linalg.LinAlgError
+SparseMatrix = tsgu.SparseMatrix
 
 
 def array(x: np.ndarray) -> torch.Tensor:

@@ -152,3 +152,10 @@ def test_what_cannot_be_converted_is_refused_with_a_reason(call, error, message)
     """An error from deep inside a framework."""
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_matrix_that_a_compiled_function_made_keeps_its_entries():
+    """Indices that are sorted on their way, under values that are not."""
+    row, col, values = np.array([1, 0, 1]), np.array([1, 0, 0]), np.array([10.0, 5.0, 3.0], dtype=np.float32)
+    A = jax.jit(lambda *entries: tsgu_jax.SparseMatrix.from_coo(*entries, (2, 2)))(row, col, values)
+    np.testing.assert_array_equal(to_torch(A).to_dense(), [[5, 0], [3, 10]])

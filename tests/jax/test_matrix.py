@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental import sparse
@@ -203,3 +204,82 @@ def test_the_pattern_of_index_arrays_seen_before_is_found_again():
     row[:] = row[::-1]
     changed = tsgu_jax.SparseMatrix.from_coo(row, c.col, values, (c.n, c.n))
     np.testing.assert_array_equal(changed.to_dense(), dense_of(row, c.col, values, (c.n, c.n)))
+
+
+def test_a_matrix_of_scipy_is_not_rounded_where_64_bit_types_are_off():
+    """Double precision that becomes single without a word, integers among it."""
+    with jax.enable_x64(False):
+        for given in (sp.eye_array(2), sp.eye_array(2, dtype=complex), sp.csr_array(np.eye(2, dtype=int))):
+            with pytest.raises(TypeError, match=r"A must have a dtype that JAX keeps; got \w+ with 64-bit types off"):
+                tsgu_jax.SparseMatrix.from_scipy(given)
+        single = tsgu_jax.SparseMatrix.from_scipy(sp.eye_array(2, dtype=np.float32))
+    assert single.dtype == np.float32
+
+
+def test_a_traced_matrix_does_not_become_one_of_scipy():
+    """A tracer's own words."""
+    A = tsgu_jax.SparseMatrix.from_scipy(sp.csr_array(np.diag([2.0, 4.0])))
+    message = r"must be concrete to become one of SciPy; got a traced one\. Convert it outside of jit, grad and vmap\."
+
+    def traced(A):
+        A.to_scipy()
+        return A.values.sum()
+
+    for transform in (jax.jit, jax.vmap, jax.grad):
+        with pytest.raises(TypeError, match=message):
+            transform(lambda v: traced(A.with_values(v)))(jnp.ones((2, 2) if transform is jax.vmap else 2))
+    with pytest.raises(TypeError, match=message):
+        jax.jit(traced)(A)
+    with pytest.raises(TypeError, match=r"values must have dtype float32, .*; got bfloat16"):
+        A.with_values(A.values.astype(jnp.bfloat16)).to_scipy()
+
+
+def test_a_matrix_of_scipy_may_be_read_inside_jit():
+    """Indices that are traced there, though they are known."""
+    given = sp.csr_array(np.diag([2.0, 4.0]))
+
+    @jax.jit
+    def solution(b):
+        A = tsgu_jax.SparseMatrix.from_scipy(given)
+        assert not any(isinstance(index, jax.core.Tracer) for index in (A.pattern.row, A.pattern.col))
+        return tsgu_jax.solve(A, b, tsgu_jax.direct)
+
+    np.testing.assert_allclose(solution(jnp.ones(2)), [0.5, 0.25])
+
+
+USES = {
+    "is_symmetric": lambda A: A.pattern.is_symmetric,
+    "transposition": lambda A: A.pattern.transposition,
+    "T": lambda A: A.T.T,
+    "auto": lambda A: tsgu_jax.solve(A, jnp.ones(3), tsgu_jax.auto),
+    "amg": lambda A: tsgu_jax.precond.amg(A, max_coarse=2),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_matrix_that_a_compiled_function_made_of_traced_indices_keeps_its_entries(use):
+    """Indices that are sorted when they are looked at, once they are known, under values that are not."""
+    row, col = np.array([2, 1, 0, 2, 1, 3, 2]), np.array([2, 1, 0, 0, 1, 0, 1])  # unsorted, repeated, and padding
+    values = np.array([10.0, 4.0, 5.0, 3.0, 4.0, 7.0, -1.0])
+    dense = dense_of(row[row < 3], col[row < 3], values[row < 3], (3, 3))
+    A = jax.jit(lambda i, v: tsgu_jax.SparseMatrix.from_bcoo(BCOO((v, i), shape=(3, 3))))(
+        np.stack([row, col], 1), values
+    )
+    USES[use](A)
+    np.testing.assert_array_equal(A.to_dense(), dense)
+    np.testing.assert_array_equal(A.T.to_dense(), dense.T)
+    np.testing.assert_array_equal(A.to_bcoo().todense(), dense)
+    np.testing.assert_array_equal(A.to_scipy().toarray(), dense)
+    assert not A.pattern.is_symmetric
+    b = np.array([1.0, 2.0, 3.0])
+    for x in (
+        tsgu_jax.solve(A, b, tsgu_jax.direct),
+        tsgu_jax.solve(A, b, tsgu_jax.gmres, M=tsgu_jax.precond.ilu(A)),
+        tsgu_jax.triangular_solve(A, b, upper=False),
+        tsgu_jax.lstsq(A, b),
+    ):
+        np.testing.assert_allclose(x, np.linalg.solve(dense, b), rtol=1e-7)
+    got = jax.grad(lambda v: (tsgu_jax.triangular_solve(A.with_values(v), b, upper=False) ** 2).sum())(A.values)
+    x = np.linalg.solve(dense, b)
+    full = np.append(-np.outer(np.linalg.solve(dense.T, 2 * x), x), np.zeros((1, 3)), axis=0)
+    np.testing.assert_allclose(got, full[row, col], rtol=1e-12)

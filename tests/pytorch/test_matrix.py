@@ -84,6 +84,20 @@ def test_gradients_pass_through_construction_and_conversion():
     torch.testing.assert_close(g, torch.tensor([[0.0, 1.0], [2.0, 0.0]], dtype=torch.float64))
 
 
+def test_a_matrix_of_scipy_is_cut_from_the_graph():
+    """An array that torch refuses to hand out, or the lazy conjugate that NumPy does not see."""
+    values = torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex128, requires_grad=True)
+    A = tsgu.SparseMatrix(values, tsgu.Pattern(torch.tensor([0, 1]), torch.tensor([1, 0]), (2, 2)))
+    np.testing.assert_array_equal(A.to_scipy().toarray(), [[0, 1 + 2j], [3 - 1j, 0]])
+    np.testing.assert_array_equal(A.mH.to_scipy().toarray(), [[0, 3 + 1j], [1 - 2j, 0]])
+    with pytest.raises(TypeError, match=r"values must have dtype float32, .*; got torch\.float16"):
+        A.with_values(torch.ones(2, dtype=torch.float16)).to_scipy()
+    message = "must be concrete to become one of SciPy; got one that torch.func transforms. Convert it outside"
+    for transform, v in ((torch.func.vmap, torch.ones(3, 2)), (torch.func.grad, torch.ones(2))):
+        with pytest.raises(TypeError, match=message):
+            transform(lambda v: A.with_values(v).to_scipy())(v)
+
+
 def test_moving_and_casting_keep_the_pattern():
     """A pattern rebuilt, or a device forgotten."""
     A = tsgu.SparseMatrix.from_tensor(torch.eye(3))

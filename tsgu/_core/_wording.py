@@ -233,3 +233,18 @@ def unit_diagonal(count: int, n: int, row: int, member: str) -> str:
 
 def zero_on_diagonal(count: int, n: int, row: int, member: str) -> str:
     return f"A must have no zero on its diagonal; got {count} in {n} rows, the first in row {row}{member}."
+
+
+def not_two_dimensional(shape: tuple[int, ...], kind: str) -> str:
+    return f"A must have two dimensions, (m, n); got {shape} in format {kind}."
+
+
+def dtype_of_scipy(got: object) -> str:
+    return (
+        f"A must have dtype {DTYPES}, or integers or bool, which become float64; got {got}. "
+        "Convert it first, for example by A.astype(float)."
+    )
+
+
+def not_concrete(got: str, where: str) -> str:
+    return f"The matrix must be concrete to become one of SciPy; got {got}. Convert it outside of {where}."

@@ -106,8 +106,7 @@ def _applied(M: Preconditioner, v: Array) -> Array:
 
 def matrix(A: Any) -> SparseMatrix:
     """A as a SparseMatrix whose values carry no derivative, and are finite where they are concrete."""
-    if not isinstance(A, SparseMatrix):
-        A = SparseMatrix.from_bcoo(A)  # which checks it
+    A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)  # which checks it
     _checks.check_square(tuple(A.shape), "SparseMatrix")
     _checks.check_dtype("A", A)
     if A.values.ndim != 1:

@@ -17,6 +17,7 @@ from tsgu_jax.interop._convert import to_jax, to_torch
 from tsgu_jax.interop._solvers import jax_solver, torch_solver
 
 if _find_spec("torch2jax") is not None:
+    from tsgu_jax.interop import _ordinary as _ordinary
     from tsgu_jax.interop import _torch2jax as _torch2jax
 
 __all__ = ["jax_solver", "to_jax", "to_torch", "torch_solver"]

@@ -57,7 +57,7 @@ def to_jax(x: Any, *, copy: bool | None = None) -> Any:
     BCOO(float32[2, 2], nse=2)
     """
     if isinstance(x, tsgu.SparseMatrix):
-        return tsgu_jax.SparseMatrix(_dense_to_jax(x.values, copy), _pattern_to_jax(x.pattern))
+        return tsgu_jax.SparseMatrix(_dense_to_jax(x.values, copy), pattern_to_jax(x.pattern))
     if not isinstance(x, Tensor):
         raise TypeError(_wording.not_a("x", "a torch.Tensor or a tsgu.SparseMatrix", x))
     if x.layout == torch.strided:
@@ -112,6 +112,7 @@ def to_torch(x: Any, *, copy: bool | None = None) -> Any:
             "through tsgu_jax.interop.torch_solver, or turn the torch function into a JAX one by torch2jax."
         )
     if isinstance(x, tsgu_jax.SparseMatrix):
+        x = x._settled()
         values = _dense_to_torch(x.values, copy)
         return tsgu.SparseMatrix(values, tsgu.Pattern._of(x.pattern.symbolic, values.device))
     if isinstance(x, Array):
@@ -176,7 +177,7 @@ def _indices_to_jax(indices: Tensor, shape: tuple[int, int]) -> Array:
 _patterns: WeakKeyDictionary[tsgu.Pattern, tsgu_jax.Pattern] = WeakKeyDictionary()
 
 
-def _pattern_to_jax(pattern: tsgu.Pattern) -> tsgu_jax.Pattern:
+def pattern_to_jax(pattern: tsgu.Pattern) -> tsgu_jax.Pattern:
     """The same pattern, found again so that its layouts for products are built once."""
     if pattern not in _patterns:
         _patterns[pattern] = tsgu_jax.Pattern._of(pattern.symbolic)

@@ -18,13 +18,13 @@ import torch
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from torch import Tensor
-from torch2jax import HANDLED_FUNCTIONS, Torchish, implements, j2t_dtype
+from torch2jax import Torchish, implements, j2t_dtype
 
 import tsgu
 import tsgu_jax
 from tsgu import _method as torch_method
 from tsgu._core import _wording
-from tsgu_jax.interop._convert import to_jax
+from tsgu_jax.interop._convert import pattern_to_jax, to_jax
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SparseTorchish:
         return Torchish(self.matrix.to_dense())
 
     def __matmul__(self, x: Any) -> Any:
-        return Torchish(self.matrix @ _array("x", x))
+        return Torchish(self.matrix @ array("x", x))
 
 
 @dataclass(frozen=True)
@@ -91,28 +91,28 @@ class MatrixTorchish:
         return MatrixTorchish(self.matrix.mH)
 
     def with_values(self, values: Any) -> MatrixTorchish:
-        return MatrixTorchish(self.matrix.with_values(_array("values", values)))
+        return MatrixTorchish(self.matrix.with_values(array("values", values)))
 
     def to_dense(self) -> Any:
         return Torchish(self.matrix.to_dense())
 
     def __matmul__(self, x: Any) -> Any:
-        return Torchish(self.matrix @ _array("x", x))
+        return Torchish(self.matrix @ array("x", x))
 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _stands_for(function: Any) -> Callable[[F], F]:
+def stands_for(function: Any) -> Callable[[F], F]:
     """Enter a function in the table of torch2jax, in place of one of torch."""
     decorate: Callable[[F], F] = implements(function, Torchishify_output=False)
     return decorate
 
 
-@_stands_for(torch.sparse_coo_tensor)
+@stands_for(torch.sparse_coo_tensor)
 def _sparse_coo_tensor(indices: Any, values: Any, size: Any = None, **kwargs: Any) -> SparseTorchish:
-    _check_options("torch.sparse_coo_tensor", kwargs, ("is_coalesced", "check_invariants"))
-    indices, values = _indices(indices), _array("values", values, kwargs.get("dtype"))
+    check_options("torch.sparse_coo_tensor", kwargs, ("is_coalesced", "check_invariants"))
+    indices, values = known_indices(indices), array("values", values, kwargs.get("dtype"))
     if size is None:
         if isinstance(indices, jax.core.Tracer):
             raise ValueError("size must be given to torch.sparse_coo_tensor where the indices are computed inside jit.")
@@ -120,13 +120,13 @@ def _sparse_coo_tensor(indices: Any, values: Any, size: Any = None, **kwargs: An
     return SparseTorchish(tsgu_jax.SparseMatrix.from_bcoo(BCOO((values, indices.T), shape=_shape(size))))
 
 
-@_stands_for(torch.sparse_csr_tensor)
+@stands_for(torch.sparse_csr_tensor)
 def _sparse_csr_tensor(
     crow_indices: Any, col_indices: Any, values: Any, size: Any = None, **kwargs: Any
 ) -> SparseTorchish:
-    _check_options("torch.sparse_csr_tensor", kwargs, ("check_invariants",))
-    crow, col = _indices(crow_indices), _indices(col_indices)
-    values = _array("values", values, kwargs.get("dtype"))
+    check_options("torch.sparse_csr_tensor", kwargs, ("check_invariants",))
+    crow, col = known_indices(crow_indices), known_indices(col_indices)
+    values = array("values", values, kwargs.get("dtype"))
     if size is None:
         if isinstance(col, jax.core.Tracer):
             raise ValueError("size must be given to torch.sparse_csr_tensor where the indices are computed inside jit.")
@@ -134,26 +134,36 @@ def _sparse_csr_tensor(
     return SparseTorchish(tsgu_jax.SparseMatrix.from_bcoo(BCSR((values, col, crow), shape=_shape(size))))
 
 
-@_stands_for(tsgu.SparseMatrix.from_coo)
+@stands_for(tsgu.SparseMatrix.from_coo)
 def _from_coo(row: Any, col: Any, values: Any, shape: Any) -> MatrixTorchish:
     return MatrixTorchish(
-        tsgu_jax.SparseMatrix.from_coo(_indices(row), _indices(col), _array("values", values), _shape(shape))
+        tsgu_jax.SparseMatrix.from_coo(known_indices(row), known_indices(col), array("values", values), _shape(shape))
     )
 
 
-@_stands_for(tsgu.SparseMatrix)
+@stands_for(tsgu.SparseMatrix)
 def _sparse_matrix(values: Any, pattern: tsgu.Pattern) -> MatrixTorchish:
     zeros = values.new_zeros(pattern.nnz) if isinstance(values, Tensor) else torch.zeros(pattern.nnz)
-    return MatrixTorchish(to_jax(tsgu.SparseMatrix(zeros, pattern)).with_values(_array("values", values)))
+    return MatrixTorchish(to_jax(tsgu.SparseMatrix(zeros, pattern)).with_values(array("values", values)))
 
 
-@_stands_for(tsgu.sparse_generic_solve)
+@stands_for(tsgu.SparseMatrix.__matmul__)
+def _product(A: tsgu.SparseMatrix, x: Any) -> Any:
+    return Torchish(to_jax(A) @ array("x", x))
+
+
+@stands_for(tsgu.Pattern.gather)
+def _gather(pattern: tsgu.Pattern, given: Any) -> Any:
+    return Torchish(pattern_to_jax(pattern).gather(array("given", given)))
+
+
+@stands_for(tsgu.sparse_generic_solve)
 def _sparse_generic_solve(
     A: Any, B: Any, solve: Any = None, transpose_solve: Any = None, *, verify: float | None = 1e-3, **kwargs: Any
 ) -> Any:
     x = tsgu_jax.solve(
         _matrix("A", A),
-        _array("B", B),
+        array("B", B),
         _method("solve", solve),
         _method("transpose_solve", transpose_solve),
         verify=verify,
@@ -162,18 +172,18 @@ def _sparse_generic_solve(
     return Torchish(x)
 
 
-@_stands_for(tsgu.sparse_triangular_solve)
+@stands_for(tsgu.sparse_triangular_solve)
 def _sparse_triangular_solve(A: Any, B: Any, *args: Any, **kwargs: Any) -> Any:
-    return Torchish(tsgu_jax.triangular_solve(_matrix("A", A), _array("B", B), *args, **kwargs))
+    return Torchish(tsgu_jax.triangular_solve(_matrix("A", A), array("B", B), *args, **kwargs))
 
 
-@_stands_for(tsgu.sparse_generic_lstsq)
+@stands_for(tsgu.sparse_generic_lstsq)
 def _sparse_generic_lstsq(
     A: Any, B: Any, lstsq: Any = None, transpose_lstsq: Any = None, *, verify: float | None = 1e-3, **kwargs: Any
 ) -> Any:
     x = tsgu_jax.lstsq(
         _matrix("A", A),
-        _array("B", B),
+        array("B", B),
         _method("lstsq", lstsq),
         _method("transpose_lstsq", transpose_lstsq),
         verify=verify,
@@ -199,7 +209,7 @@ def _argument(name: str, value: Any) -> Any:
     """A keyword argument of a method, for JAX."""
     if isinstance(value, Torchish | Tensor | SparseTorchish | MatrixTorchish | tsgu.SparseMatrix):
         sparse = not isinstance(value, Torchish) and not (isinstance(value, Tensor) and value.layout == torch.strided)
-        return _matrix(name, value) if sparse else _array(name, value)
+        return _matrix(name, value) if sparse else array(name, value)
     if name == "M" and value is not None and not type(value).__module__.startswith("tsgu_jax"):
         raise TypeError(
             "M must be a matrix inside torch2jax.t2j, or a preconditioner of tsgu_jax; got "
@@ -216,17 +226,18 @@ def _matrix(name: str, x: Any) -> Any:
     raise TypeError(_wording.not_a(name, "a sparse tensor or a SparseMatrix", x))
 
 
-def _array(name: str, x: Any, dtype: torch.dtype | None = None) -> Array:
+def array(name: str, x: Any, dtype: torch.dtype | None = None) -> Array:
     if isinstance(x, SparseTorchish | MatrixTorchish):
         raise TypeError(_wording.layout(name, "dense (strided)", "sparse"))
     if isinstance(x, Torchish):
-        array: Array = jnp.asarray(x.value)
+        value: Array = jnp.asarray(x.value)
     else:
-        array = to_jax(x if isinstance(x, Tensor) else torch.as_tensor(x))
-    return array if dtype is None else array.astype(str(dtype).removeprefix("torch."))
+        with torch._C.DisableTorchFunction():  # where a method calls, torch2jax still listens
+            value = to_jax(x if isinstance(x, Tensor) else torch.as_tensor(x))
+    return value if dtype is None else value.astype(str(dtype).removeprefix("torch."))
 
 
-def _indices(x: Any) -> Any:
+def known_indices(x: Any) -> Any:
     """Indices as a NumPy array where they are known, which a pattern can be built from inside jit."""
     if isinstance(x, Torchish):
         return x.value if isinstance(x.value, jax.core.Tracer) else np.asarray(x.value)
@@ -238,7 +249,7 @@ def _shape(size: Any) -> tuple[int, int]:
     return int(m), int(n)
 
 
-def _check_options(name: str, options: dict[str, Any], ignored: tuple[str, ...]) -> None:
+def check_options(name: str, options: dict[str, Any], ignored: tuple[str, ...]) -> None:
     """What means nothing in JAX is passed over only where it asks for nothing."""
     for option, value in options.items():
         if option not in (*ignored, "dtype") and value not in (None, False):
@@ -250,28 +261,5 @@ def _called_alone(method: torch_method.Method[Any]) -> Callable[..., Any]:
 
 
 for _each in (tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres, tsgu.direct, tsgu.auto):
-    _stands_for(_each)(_called_alone(_each))
-_stands_for(tsgu.lsmr)(lambda A, B, **kwargs: _sparse_generic_lstsq(A, B, tsgu.lsmr, **kwargs))
-
-
-def _quotient(x: Any, y: Any) -> Array:
-    return _array("input", x) / (_array("other", y) if isinstance(y, Torchish | Tensor) else y)
-
-
-def _ordinary(function: Any, counterpart: Callable[..., Array]) -> None:
-    """Enter an ordinary function that torch2jax lacks. Tensors alone, such as indices, stay with torch."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(x, Torchish) for x in jax.tree.leaves(args, is_leaf=lambda x: isinstance(x, Torchish))):
-            return Torchish(counterpart(*args, **kwargs))
-        return function(*args, **kwargs)
-
-    if function not in HANDLED_FUNCTIONS:
-        _stands_for(function)(run)
-
-
-# What assembling a matrix tends to need.
-_ordinary(torch.stack, lambda tensors, dim=0: jnp.stack([_array("tensors", x) for x in tensors], axis=dim))
-_ordinary(torch.neg, lambda x: -_array("input", x))
-_ordinary(torch.div, _quotient)
-_ordinary(torch.log, lambda x: jnp.log(_array("input", x)))
+    stands_for(_each)(_called_alone(_each))
+stands_for(tsgu.lsmr)(lambda A, B, **kwargs: _sparse_generic_lstsq(A, B, tsgu.lsmr, **kwargs))
