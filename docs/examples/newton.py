@@ -82,24 +82,19 @@ def jacobian(T, theta):
 # Newton, with factors kept or made anew
 # --------------------------------------
 #
-# ``tsgu.direct.prepare(A)`` factors A and returns an object with ``.solve(B)`` and ``.solve_transpose(G)``. A solver
-# with a method ``prepare`` is what ``solve=`` accepts, so this one, which counts, can be given there as well.
+# ``tsgu.direct.prepare(A)`` factors A and returns an object with ``.solve(B)`` and ``.solve_transpose(G)``. The list
+# keeps count.
+
+made = []
 
 
-class CountingDirect:
-    factorisations = 0
-
-    def prepare(self, A):
-        self.factorisations += 1
-        self.factors = tsgu.direct.prepare(A)
-        return self.factors
-
-    def __call__(self, A, B):
-        return self.prepare(A).solve(B)
+def factored(A):
+    made.append(tsgu.direct.prepare(A))
+    return made[-1]
 
 
 @torch.no_grad()
-def newton(theta, lu, chord=False):
+def newton(theta, chord=False):
     """T with F(T, theta) = 0, and the residual before each step; ``chord`` keeps the first factors."""
     T = torch.full((n,), T0, dtype=torch.float64)
     load = (theta[:-1] @ shares).norm()
@@ -111,17 +106,18 @@ def newton(theta, lu, chord=False):
             return T, residuals
         assert len(residuals) < 100, "Newton's method does not converge"
         if factors is None or not chord:
-            factors = lu.prepare(jacobian(T, theta))
+            factors = factored(jacobian(T, theta))
         T -= factors.solve(residual)
 
 
 theta = torch.tensor([25.0, 30.0, 5.0, 2.0, 1.3], dtype=torch.float64, requires_grad=True)
-lu, lu_chord = CountingDirect(), CountingDirect()
-T, residuals = newton(theta, lu)
-T_chord, residuals_chord = newton(theta, lu_chord, chord=True)
+T, residuals = newton(theta)
+newton_factorisations = len(made)
+T_chord, residuals_chord = newton(theta, chord=True)
+chord_factorisations = len(made) - newton_factorisations
 print(f"hottest cell {T.max():.0f} K, {T.max() - T0:.0f} K above the package")
-print(f"Newton: {len(residuals) - 1} steps, {lu.factorisations} factorisations")
-print(f"chord: {len(residuals_chord) - 1} steps, {lu_chord.factorisations} factorisation")
+print(f"Newton: {len(residuals) - 1} steps, {newton_factorisations} factorisations")
+print(f"chord: {len(residuals_chord) - 1} steps, {chord_factorisations} factorisation")
 
 # %%
 # Newton's method squares the residual in each step, up to a factor. The chord method, which keeps the Jacobian of the
@@ -132,7 +128,7 @@ r = torch.tensor(residuals)
 assert (r[2:] < r[1:-1] ** 2).all()
 rates = torch.tensor(residuals_chord[-4:]) / torch.tensor(residuals_chord[-5:-1])
 assert rates.max() < 1.1 * rates.min()
-assert lu_chord.factorisations == 1
+assert chord_factorisations == 1
 assert torch.allclose(T, T_chord, rtol=1e-9)
 
 figure, (field, convergence) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
@@ -150,7 +146,7 @@ image = field.imshow(T.reshape(m, m).numpy(), origin="lower", extent=extent, cma
 outline(field, "white", "Temperature")
 field.set_ylabel("y (mm)")
 figure.colorbar(image, ax=field, label="T (K)")
-convergence.semilogy(residuals, "o-", label=f"Newton, {lu.factorisations} factorisations")
+convergence.semilogy(residuals, "o-", label=f"Newton, {newton_factorisations} factorisations")
 convergence.semilogy(residuals_chord, ".-", label="chord, 1 factorisation")
 convergence.set(xlabel="steps taken", ylabel="residual / load", title="Convergence")
 convergence.grid(alpha=0.3)
@@ -170,23 +166,25 @@ plt.show()
 # T and J are constants here. The value of the step is zero to rounding, and its derivative is what the theorem says; a
 # second derivative, in which T and J move as well, is not to be had from it. J is factored at the solution, once more
 # after those of the iteration, since the last of them belong to the step before. The backward pass solves with the
-# transpose of J, by the same factors.
+# transpose of J, by the same factors: what is prepared can be given as ``solve=``, and is checked against J.
 
 
-def temperature(theta, lu):
-    T, _ = newton(theta, lu)
-    return T - tsgu.sparse_generic_solve(jacobian(T, theta), balance(T, theta), solve=lu)
+def temperature(theta):
+    T, _ = newton(theta)
+    J = jacobian(T, theta)
+    return T - tsgu.sparse_generic_solve(J, balance(T, theta), solve=factored(J))
 
 
-lu = CountingDirect()
-T = temperature(theta, lu)
+made.clear()
+T = temperature(theta)
+factors = made[-1]
 means = shares @ T  # of each block
 adjoint = torch.stack([torch.autograd.grad(mean, theta, retain_graph=True)[0] for mean in means])
 
 print("            " + "".join(f"{name:>10}" for name in [*blocks, "p"]))
 for name, mean, gradient in zip(blocks, means, adjoint, strict=True):
     print(f"{name:>6}{mean:6.0f}" + "".join(f"{entry:10.3f}" for entry in gradient))
-print(f"{lu.factorisations} factorisations")
+print(f"{len(made)} factorisations")
 
 # %%
 # Each row of the table is a block of circuits, with its mean temperature in K and the derivatives of that by the
@@ -198,14 +196,14 @@ print(f"{lu.factorisations} factorisations")
 T = T.detach()
 unit = torch.eye(5, dtype=T.dtype)
 columns = [torch.autograd.functional.jvp(lambda theta: balance(T, theta), theta.detach(), e)[1] for e in unit]
-sensitivity = -lu.factors.solve(torch.stack(columns, dim=1))  # (n, 5)
+sensitivity = -factors.solve(torch.stack(columns, dim=1))  # (n, 5)
 forward = shares @ sensitivity
 
-assert lu.factorisations == len(residuals)  # one for each step of Newton's method and one at the solution
+assert len(made) == len(residuals)  # one for each step of Newton's method and one at the solution
 assert torch.allclose(forward, adjoint, rtol=1e-9)
 for e, found in zip(unit, sensitivity.T, strict=True):
     step = 1e-3 * (theta.detach() @ e)
-    ahead, behind = (newton(theta + sign * step * e, CountingDirect())[0] for sign in (1, -1))
+    ahead, behind = (newton(theta + sign * step * e)[0] for sign in (1, -1))
     quotient = (ahead - behind) / (2 * step)
     print(f"relative difference from the quotient {(found - quotient).norm() / quotient.norm():.0e}")
     assert (found - quotient).norm() < 1e-6 * quotient.norm()

@@ -24,7 +24,7 @@ from tsgu._core._options import ATTAINABLE, GAIN, LOST, diverged, stagnation_win
 from tsgu._core._progress import EVERY
 from tsgu_jax._report import CODE
 from tsgu_jax.krylov._columns import norm, power_of_two
-from tsgu_jax.krylov._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen
+from tsgu_jax.krylov._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen, first_of
 
 Apply = Callable[[Array], Array]
 
@@ -234,7 +234,7 @@ def _judge(columns: _Columns, rounding: Array, limits: Limits) -> _Columns:
     fruitless = c.residual > GAIN * c.before
     again = fruitless & failed & (c.attempt == 0)
     level = jnp.where(rounding <= LOST * c.size, CODE["accuracy limit"], CODE["numerically singular"])
-    code = jnp.select(
+    code = first_of(
         [
             c.residual <= c.target,
             (c.outcome != RUNNING) & (c.residual <= rounding),
@@ -315,7 +315,7 @@ def _see(
         lax.cond(steps % EVERY == 0, watch, lambda *_: None, columns.steps.max(initial=0) + steps, left)
 
     def judged(steps: Array, idle: Array) -> Array:
-        return jnp.select(
+        return first_of(
             [
                 norm <= columns.target,
                 ~(norm < columns.limit),

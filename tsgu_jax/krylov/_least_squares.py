@@ -20,7 +20,7 @@ from tsgu_jax._report import CODE
 from tsgu_jax.krylov._columns import norm, power_of_two
 from tsgu_jax.krylov._driver import _grouping
 from tsgu_jax.krylov._rectangular import Rectangular
-from tsgu_jax.krylov._seen import BROKEN, HISTORY, ILL, MET, RUNNING, SPENT, STALLED, Seen
+from tsgu_jax.krylov._seen import BROKEN, HISTORY, ILL, MET, RUNNING, SPENT, STALLED, Seen, first_of
 
 
 class Kernel(NamedTuple):
@@ -192,7 +192,7 @@ def _judge(rule: Rule, columns: _Columns, norms: _Norms, rounding: tuple[Array, 
     if rule.compatible:
         level = jnp.maximum(level, default_rtol(rule.eps) * rule.norm * norms.r)
     lost = rounding[1] > LOST * rule.norm * c.size
-    code = jnp.select(
+    code = first_of(
         [
             rule.is_solved(norms, c.size),
             ran & (norms.r <= rounding[0]),
@@ -255,7 +255,7 @@ def _see(rule: Rule, columns: _Columns, fixed: Array, scale: Array, window: int,
     fits = r <= fixed + jnp.maximum(limits.atol, rule.eps) * state.norm_a * x
 
     def judged(steps: Array, idle: Array) -> Array:
-        return jnp.select(
+        return first_of(
             [
                 fits | (g <= optimal * state.norm_a * r),
                 ~jnp.isfinite(r + g),

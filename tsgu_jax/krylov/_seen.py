@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,6 +13,14 @@ HISTORY = 10_000
 
 RUNNING, MET, DIVERGED, BROKEN, ILL, SPENT, STALLED = range(7)
 """How the run of a column ended; ill-conditioned is for least squares."""
+
+
+def first_of(conditions: Sequence[Array], choices: Sequence[Any], otherwise: Any) -> Array:
+    """The choice of the first condition that holds, as ``jnp.select``, but in one kernel: a step is made of few."""
+    picked = jnp.asarray(otherwise)
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        picked = jnp.where(condition, choice, picked)
+    return picked
 
 
 class Seen(NamedTuple):
