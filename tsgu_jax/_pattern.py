@@ -179,21 +179,34 @@ class Pattern:
 
         Values at a repeated position are added. Differentiable to any order, in both modes.
         """
-        if "symbolic" not in self.__dict__:
+        counted, merge, order = self._given
+        if counted is merge is order is None:
             return given
-        if self._counted is not None:
-            given = given[..., self._counted]
-        if self.symbolic.merge is not None:
-            return jnp.zeros((*given.shape[:-1], self.nnz), given.dtype).at[..., self.symbolic.merge].add(given)
-        return given if self.symbolic.order is None else given[..., self.symbolic.order]
+        given = _checks.as_array("given", given)
+        if counted is not None:
+            given = given[..., counted]
+        if merge is not None:
+            return jnp.zeros((*given.shape[:-1], self.nnz), given.dtype).at[..., merge].add(given)
+        return given if order is None else given[..., order]
 
-    def tree_flatten(self) -> tuple[tuple[Any], None]:
-        return (self.entries,), None
+    @cached_property
+    def _given(self) -> tuple[Any, Any, Any]:
+        """Which of the given entries count, where each is added, and their order; None where nothing is to be done."""
+        symbolic = self.__dict__.get("symbolic")
+        if symbolic is None:
+            return None, None, None
+        with jax.ensure_compile_time_eval():
+            lifted: tuple[Any, Any, Any] = jax.tree.map(jnp.asarray, (self._counted, symbolic.merge, symbolic.order))
+        return lifted
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
+        return (self.entries, self._given), None
 
     @classmethod
-    def tree_unflatten(cls, aux: None, children: tuple[Any]) -> "Pattern":
+    def tree_unflatten(cls, aux: None, children: tuple[Any, Any]) -> "Pattern":
         pattern = cls.__new__(cls)
         pattern._init(None, children[0])
+        pattern.__dict__["_given"] = children[1]
         return pattern
 
     def __repr__(self) -> str:

@@ -283,3 +283,25 @@ def test_a_matrix_that_a_compiled_function_made_of_traced_indices_keeps_its_entr
     x = np.linalg.solve(dense, b)
     full = np.append(-np.outer(np.linalg.solve(dense.T, 2 * x), x), np.zeros((1, 3)), axis=0)
     np.testing.assert_allclose(got, full[row, col], rtol=1e-12)
+
+
+def test_a_pattern_gathers_the_same_as_an_argument_of_a_compiled_function():
+    """Values left in the order that they were given in, since the pattern forgot it on the way."""
+    row, col = np.array([1, 0, 1, 1]), np.array([1, 0, 0, 1])
+    given = np.array([10.0, 5.0, 3.0, 4.0])
+    for places in (slice(0, 3), slice(0, 4)):  # unsorted; with a repeated position too
+        pattern = tsgu_jax.Pattern(row[places], col[places], (2, 2))
+        dense = dense_of(row[places], col[places], given[places], (2, 2))
+
+        def assembled(pattern, given):
+            return tsgu_jax.SparseMatrix(pattern.gather(given), pattern)
+
+        constant = jax.jit(lambda pattern, g=given[places]: assembled(pattern, g))
+        for A in (
+            assembled(pattern, jnp.asarray(given[places])),
+            jax.jit(assembled)(pattern, given[places]),
+            constant(pattern),
+        ):
+            np.testing.assert_array_equal(A.to_dense(), dense)
+            again = A.pattern.gather(jnp.asarray(2 * given[places]))
+            np.testing.assert_array_equal(A.with_values(again).to_dense(), 2 * dense)
