@@ -1,0 +1,92 @@
+"""Run tsgu and tsgu_jax beside the libraries that do the same: ``python tests/benchmarks/compare.py``.
+
+Everybody solves A x = b and differentiates <w, x> with respect to the stored values of A and to b, to the same true
+residual, each contestant in a process of its own, in turn, round after round. README of the results: ``table.md``.
+"""
+
+import argparse
+import os
+import platform
+import sys
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.benchmarks.comparison import figure, goals, table  # noqa: E402 - found by the path above
+from tests.benchmarks.comparison.problems import recipes  # noqa: E402
+from tests.benchmarks.comparison.schedule import Budget, Schedule  # noqa: E402
+from tests.benchmarks.peers import CONTESTANTS, DISTRIBUTIONS, contestants  # noqa: E402
+
+SHARE_OF_MEMORY = 0.7
+
+
+def main() -> None:
+    arguments = parse()
+    memory = SHARE_OF_MEMORY * psutil.virtual_memory().available
+    budget = Budget(8, 5, 1.5, memory) if arguments.quick else Budget(30, 15, 8, memory)
+    chosen = [recipe for recipe in recipes(arguments.quick) if not arguments.only or arguments.only in recipe.name]
+    if not chosen:
+        sys.exit(f"no case is called {arguments.only!r}; there are: {', '.join(r.name for r in recipes(False))}")
+    schedule = Schedule(budget, lambda text: print(text, flush=True))
+    entries = []
+    try:
+        for recipe in chosen:
+            print(recipe.name, flush=True)
+            entries += schedule.run(recipe, contestants(arguments.libraries))
+    finally:
+        schedule.end()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    table.write_csv(arguments.output / "results.csv", entries)
+    (arguments.output / "table.md").write_text(table.markdown(entries, surroundings(), budget))
+    figure.draw(arguments.output / "time.svg", entries)
+    print("\n" + goals.summary(entries))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="smaller cases and fewer rounds, under 3 minutes")
+    parser.add_argument("--only", metavar="CASE", help="cases whose name contains this")
+    known = list(dict.fromkeys(contestant.library for contestant in CONTESTANTS))
+    parser.add_argument("--libraries", nargs="+", choices=known, help="these libraries alone")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance", metavar="DIR")
+    return parser.parse_args()
+
+
+def surroundings() -> dict[str, str]:
+    """The machine, the day and the versions."""
+    libraries = dict.fromkeys(["python", "numpy", "torch", "jaxlib", "pyamg", "pypardiso"])
+    libraries |= dict.fromkeys(contestant.library for contestant in CONTESTANTS)
+    return {
+        "machine": f"{processor()}, {psutil.cpu_count(logical=False) or os.cpu_count()} cores, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "date": date.today().isoformat(),
+        "versions": ", ".join(f"{name} {_version(name)}" for name in libraries if name != "tsgu_jax"),
+    }
+
+
+def processor() -> str:
+    """The model of the CPU where the system tells, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line[:10] == "model name"]
+        if found:
+            return found[-1]
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    if name == "python":
+        return platform.python_version()
+    try:
+        return version(DISTRIBUTIONS.get(name, name))
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    main()
