@@ -8,6 +8,7 @@ import argparse
 import os
 import platform
 import sys
+import time
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,15 +29,15 @@ SHARE_OF_MEMORY = 0.7
 def main() -> None:
     arguments = parse()
     memory = SHARE_OF_MEMORY * psutil.virtual_memory().available
-    budget = Budget(8, 5, 1.5, memory) if arguments.quick else Budget(30, 15, 8, memory)
+    budget = Budget(5, 5, 1, memory) if arguments.quick else Budget(30, 15, 8, memory)
     chosen = [recipe for recipe in recipes(arguments.quick) if not arguments.only or arguments.only in recipe.name]
     if not chosen:
         sys.exit(f"no case is called {arguments.only!r}; there are: {', '.join(r.name for r in recipes(False))}")
     schedule = Schedule(budget, lambda text: print(text, flush=True))
-    entries = []
+    entries, began = [], time.monotonic()
     try:
         for recipe in chosen:
-            print(recipe.name, flush=True)
+            print(f"{recipe.name} ({(time.monotonic() - began) / 60:.1f} minutes)", flush=True)
             entries += schedule.run(recipe, contestants(arguments.libraries))
     finally:
         schedule.end()
@@ -44,7 +45,8 @@ def main() -> None:
     table.write_csv(arguments.output / "results.csv", entries)
     (arguments.output / "table.md").write_text(table.markdown(entries, surroundings(), budget))
     figure.draw(arguments.output / "time.svg", entries)
-    print("\n" + goals.summary(entries))
+    print(f"\n{goals.summary(entries)}\n")
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes, written to {arguments.output}")
 
 
 def parse() -> argparse.Namespace:

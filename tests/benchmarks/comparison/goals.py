@@ -7,8 +7,11 @@ import numpy as np
 
 from tests.benchmarks.comparison.problems import MANY, POISSON2, POISSON3
 from tests.benchmarks.comparison.schedule import Entry
+from tests.benchmarks.peers import OURS
 
 Choice = Callable[[Entry], bool]
+
+AMG = "linear_cg + amg"
 
 
 def fastest(entries: Iterable[Entry], choice: Choice) -> Entry | None:
@@ -52,8 +55,20 @@ def memory_ratio(entry: Entry) -> float:
     return math.nan if entry.peak is None else (entry.peak + inputs) / everything
 
 
-def by(library: str, method: str = "") -> Choice:
-    return lambda entry: entry.contestant.library == library and entry.contestant.method.startswith(method)
+def of(library: str) -> Choice:
+    return lambda entry: entry.contestant.library == library
+
+
+def by(library: str, method: str) -> Choice:
+    return lambda entry: entry.contestant.library == library and entry.contestant.method == method
+
+
+def ours(entry: Entry) -> bool:
+    return entry.contestant.ours
+
+
+def ours_with(method: str) -> Choice:
+    return lambda entry: entry.contestant.ours and entry.contestant.method == method
 
 
 def peer(entry: Entry) -> bool:
@@ -69,80 +84,79 @@ def peer_with_plain_cg(entry: Entry) -> bool:
     return peer(entry) and entry.contestant.method in ("cg", "CG", "linear_cg", "cg + jacobi")
 
 
-def ours_with(method: str) -> Choice:
-    return lambda entry: entry.contestant.ours and entry.contestant.method == method
-
-
 def summary(entries: Sequence[Entry]) -> str:
-    """A line for each goal: what, measured, hoped for."""
-    return _aligned(
-        [
-            *_ratios(entries, [f"{POISSON2} {m}^2" for m in (64, 300)], by("tsgu_jax", "linear_cg"), 0.4,
-                     "tsgu_jax CG", {"fastest CG of a peer": peer_with_plain_cg, "fastest peer": peer}, plain=True),
-            *_direct(entries),
-            *_ratios(entries, [f"{POISSON2} 1000^2", f"{POISSON3} 100^3"], ours_with("linear_cg + amg"), 0.2,
-                     "AMG-CG", {"fastest peer": peer, "fastest peer without SciPy + PyAMG by hand": peer_without_expert}),
-            *_ratios(entries, [f"{MANY}, 2-D Poisson 100^2"], lambda e: e.contestant.ours, 0.3,
-                     "fastest of ours", {"torchsparsegradutils": by("torchsparsegradutils")}),
-            *_growth(entries),
-            *_memory(entries),
-        ]
-    )  # fmt: skip
+    """A line for each goal whose cases were run: what, measured, hoped for."""
+    return _aligned([*_ratios(entries), *_growth(entries), *_exponents(entries), *_memory(entries)])
 
 
 Row = tuple[str, str, str]
 
+PLANE = [f"{POISSON2} {m}^2" for m in (64, 300)]
+DIRECT = [f"{POISSON2} 300^2", f"{POISSON3} 30^3"]
+LARGE = [f"{POISSON2} 1000^2", f"{POISSON3} 100^3"]
+BLOCK = [f"{MANY}, 2-D Poisson 100^2"]
 
-def _ratios(entries, cases, mine, goal, name, rivals, plain=False) -> list[Row]:
-    if plain:
-        mine = _both(mine, lambda entry: "+" not in entry.contestant.method)
+RATIOS: list[tuple[list[str], str, Choice, str, Choice, float]] = [
+    (PLANE, "tsgu_jax CG", by("tsgu_jax", "linear_cg"), "fastest CG of a peer", peer_with_plain_cg, 0.4),
+    (PLANE, "tsgu_jax CG", by("tsgu_jax", "linear_cg"), "fastest peer", peer, 0.4),
+    *(
+        (DIRECT, f"tsgu {method}", by("tsgu", method), name, by(*theirs), 0.6)
+        for method in ("direct (SuperLU)", "direct (PARDISO)")
+        for name, theirs in (("torch-sla lu", ("torch_sla", "lu")), ("JAX spsolve", ("jax", "spsolve")))
+    ),
+    (LARGE, "AMG-CG", ours_with(AMG), "fastest peer", peer, 0.2),
+    (LARGE, "AMG-CG", ours_with(AMG), "fastest peer but SciPy + PyAMG by hand", peer_without_expert, 0.2),
+    (BLOCK, "fastest of ours", ours, "torchsparsegradutils", of("torchsparsegradutils"), 0.3),
+    (BLOCK, "tsgu CG", by("tsgu", "linear_cg"), "torchsparsegradutils", of("torchsparsegradutils"), 0.3),
+]
+"""Cases, mine, theirs, goal: the fastest of each side is taken."""
+
+
+def _ratios(entries: Sequence[Entry]) -> list[Row]:
     rows = []
-    for case in cases:
-        for rival, choice in rivals.items():
-            value, them = ratio(entries, case, mine, choice)
-            rows.append(
-                (f"{case}: {name} / {rival}" + (f" ({them.contestant})" if them else ""), f"{value:.2f}", f"{goal}")
-            )
+    run = {entry.case for entry in entries}
+    for cases, us, mine, them, theirs, goal in RATIOS:
+        for case in (case for case in cases if case in run):
+            value, rival = ratio(entries, case, mine, theirs)
+            name = f" ({rival.contestant})" if rival else ""
+            rows.append((f"{case}: {us} / {them}{name}", _number(value), str(goal)))
     return rows
 
 
-def _both(one: Choice, other: Choice) -> Choice:
-    return lambda entry: one(entry) and other(entry)
+def _number(value: float) -> str:
+    return "no figure" if math.isnan(value) else f"{value:.2f}"
 
 
-def _direct(entries) -> list[Row]:
-    rivals = {"torch-sla lu": by("torch_sla", "lu"), "JAX spsolve": by("jax", "spsolve")}
-    cases = [f"{POISSON2} 300^2", f"{POISSON3} 30^3"]
-    return [
-        row
-        for library in ("SuperLU", "PARDISO")
-        for row in _ratios(entries, cases, by("tsgu", f"direct ({library})"), 0.6, f"tsgu direct ({library})", rivals)
-    ]
-
-
-def _growth(entries) -> list[Row]:
+def _growth(entries: Sequence[Entry]) -> list[Row]:
     rows = []
-    for library in ("tsgu", "tsgu_jax"):
-        amg = [e for e in entries if by(library, "linear_cg + amg")(e) and e.ok and e.family == POISSON2]
+    for library in OURS:
+        amg = [entry for entry in entries if by(library, AMG)(entry) and entry.ok and entry.family == POISSON2]
         steps = {entry.n: entry.steps[0] for entry in amg if entry.steps[0]}
         if len(steps) > 1:
             first, last = steps[min(steps)], steps[max(steps)]
-            text = f"steps of AMG-CG, {library}, n = {min(steps)} to {max(steps)}: {first} to {last}"
-            rows.append((text, f"{last / first:.2f}", "1.5"))
-        for family in (POISSON2, POISSON3):
-            own = [e for e in entries if by(library, "linear_cg + amg")(e) and e.family == family]
-            rows.append((f"{family}: exponent of time in n, AMG-CG, {library}", f"{slope_of(own):.2f}", "1.15"))
+            what = f"{POISSON2}: steps of {library} AMG-CG, n = {min(steps)} to {max(steps)}: {first} to {last}"
+            rows.append((what, _number(last / first), "1.5"))
     return rows
 
 
-def _memory(entries) -> list[Row]:
+def _exponents(entries: Sequence[Entry]) -> list[Row]:
     rows = []
-    for library in ("tsgu", "tsgu_jax"):
-        own = [e for e in entries if e.contestant.library == library and e.contestant.method == "linear_cg" and e.ok]
+    for library in OURS:
+        for family in (POISSON2, POISSON3):
+            exponent = slope_of([e for e in entries if by(library, AMG)(e) and e.family == family])
+            if not math.isnan(exponent):
+                rows.append((f"{family}: exponent of time in n, {library} AMG-CG", _number(exponent), "1.15"))
+    return rows
+
+
+def _memory(entries: Sequence[Entry]) -> list[Row]:
+    rows = []
+    for library in OURS:
+        own = [entry for entry in entries if by(library, "linear_cg")(entry) and entry.ok]
         if own:
-            largest = max(own, key=lambda entry: entry.nnz + entry.n * entry.columns)
-            text = f"{largest.case}: peak memory of {library} CG / bytes of A, B, X and gradients"
-            rows.append((text, f"{memory_ratio(largest):.2f}", "4"))
+            largest = max(own, key=lambda entry: storage(entry)[1])
+            what = f"{largest.case}: peak memory of {library} CG / bytes of A, B, X and gradients"
+            rows.append((what, _number(memory_ratio(largest)), "4"))
     return rows
 
 

@@ -30,6 +30,15 @@ class Budget:
     seconds: float  # for all rounds of a contestant on a case, beyond the first call
     memory: float  # bytes of a process
 
+    @property
+    def first_call(self) -> float:
+        return self.call + COMPILING
+
+    @property
+    def only_once(self) -> float:
+        """A first call of more seconds is not repeated."""
+        return self.call / 2 + COMPILING
+
 
 @dataclass
 class Entry:
@@ -137,25 +146,30 @@ class _Bench:
 
     def first(self, entry: Entry) -> None:
         """The first call; again with a smaller tolerance where the true residual misses the target."""
-        for _ in range(4):
-            seconds, found = self._solve(entry, 1.0, self.schedule.budget.call + COMPILING)
+        for _ in range(5):
+            seconds, found = self._solve(entry, 1.0, self.schedule.budget.first_call)
             if found.residual <= TARGET or not entry.contestant.iterative or seconds > self.schedule.budget.call / 3:
                 break
             if not np.isfinite(found.residual) or found.residual > 1e5 * TARGET:
                 break
-            entry.rtol *= 0.7 * TARGET / found.residual
+            entry.rtol *= 0.5 * TARGET / found.residual
             self._ask_to_start(entry)
             self._process(entry).receive(LOADING)
         entry.first = seconds
         entry.checks.append(found)
         entry.status = found.complaint or "ok"
-        if seconds > self.schedule.budget.call / 2:  # long enough for compilation not to matter
+        if self._only_once(entry):  # long enough for compilation not to matter
             entry.times.append(seconds)
+        else:
+            entry.peaks.clear()  # of compilation
 
     def wants_more(self, entry: Entry) -> bool:
-        if not entry.ok or entry.first is None or entry.first > self.schedule.budget.call / 2:
+        if not entry.ok or self._only_once(entry):
             return False
         return not entry.times or sum(entry.times) + entry.times[-1] < self.schedule.budget.seconds
+
+    def _only_once(self, entry: Entry) -> bool:
+        return entry.first is not None and entry.first > self.schedule.budget.only_once
 
     def once(self, entry: Entry, scale: float) -> None:
         seconds, found = self._solve(entry, scale, self.schedule.budget.call)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.comparison.schedule import COMPILING, Budget, Entry
+from tests.benchmarks.comparison.schedule import Budget, Entry
 from tests.benchmarks.comparison.verdict import GRADIENT, TARGET
 
 FIELDS = (
@@ -53,20 +53,18 @@ precision. The true relative residuals of x and of the adjoint solution, found b
 tolerance that leads there. Each contestant has a process of its own; they take turns, round after round. Before every
 call all values of A change, the pattern does not: so factorisations, preconditioners and multigrid levels are
 made anew in each call and count, while what depends on the pattern alone is made once. torch and SciPy run on one
-thread, XLA on as many as it takes. A call over {limit:.0f} seconds is broken off ({compiling:.0f} seconds more for
-the first, which may compile), and larger sizes are not tried.
+thread, XLA on as many as it takes. A call over {budget.call:.0f} seconds is broken off, the first
+one, which may compile, at {budget.first_call:.0f} seconds; then larger sizes are not tried.
 
 Time is the median of the rounds, with quartiles. The first call, with set-up and compilation, is shown apart; one that
-takes more than {half:.0f} seconds is the only one. Memory is the peak of the process during a call, beyond what it
+takes more than {budget.only_once:.0f} seconds is the only one. Memory is the peak of the process during a call, beyond what it
 held after its imports and with A and the right-hand sides in its own format. Steps are those of the forward and of the
 adjoint solve, where the library tells them.
 """
 
 
 def markdown(entries: Sequence[Entry], surroundings: dict[str, str], budget: Budget) -> str:
-    head = HEAD.format(
-        **surroundings, target=TARGET, gradient=GRADIENT, limit=budget.call, half=budget.call / 2, compiling=COMPILING
-    )
+    head = HEAD.format(**surroundings, target=TARGET, gradient=GRADIENT, budget=budget)
     return head + "".join(_section(case, [e for e in entries if e.case == case]) for case in _cases(entries))
 
 

@@ -55,6 +55,11 @@ def general(case: Case) -> bool:
     return not case.definite
 
 
+def block(case: Case) -> bool:
+    """Several right-hand sides."""
+    return case.definite and case.columns > 1
+
+
 def anything(case: Case) -> bool:
     return True
 
@@ -79,6 +84,7 @@ CONTESTANTS = (
     Contestant("torchsparsegradutils", "minres", definite),
     Contestant("torchsparsegradutils", "bicgstab", general),
     Contestant("torch_sla", "cg + jacobi", definite),
+    Contestant("torch_sla", "cg", block),
     Contestant("torch_sla", "cg + amg", definite),
     Contestant("torch_sla", "pyamg", definite),
     Contestant("torch_sla", "bicgstab + jacobi", general),

@@ -34,10 +34,8 @@ def start(method, case, rtol) -> Run:
         M = transpose = None
         if extra == "pyamg":
             setup = pyamg.ruge_stuben_solver if case.modes is None else pyamg.smoothed_aggregation_solver
-            # PyAMG's matrix classes are SciPy's older ones.
-            M = transpose = setup(
-                sp.csr_matrix(A), **({} if case.modes is None else {"B": case.modes})
-            ).aspreconditioner()
+            near_null_space = {} if case.modes is None else {"B": case.modes}
+            M = transpose = setup(A, **near_null_space).aspreconditioner()
         elif extra == "spilu":
             factors = linalg.spilu(A.tocsc())
             M = linalg.LinearOperator(A.shape, factors.solve, dtype=A.dtype)

@@ -45,7 +45,9 @@ def start(method, case, rtol) -> Run:
         A = torch.sparse_csr_tensor(*csr, values, case.A.shape).requires_grad_()
         x = sparse_generic_solve(A, b, **arguments)
         grad_A, grad_b = torch.autograd.grad(x, (A, b), w)
-        return Outcome(x.detach(), grad_b.conj().resolve_conj(), grad_A.values().conj().resolve_conj())
+        return Outcome(
+            x.detach(), grad_b.detach().conj().resolve_conj(), grad_A.values().detach().conj().resolve_conj()
+        )
 
     def steps(values):
         taken.clear()

@@ -21,7 +21,7 @@ def start(method, case, rtol) -> Run:
         A = tsgu.SparseMatrix(values, pattern)
         x = tsgu.sparse_generic_solve(A, b, **arguments(A))
         grad_values, grad_b = torch.autograd.grad(x, (values, b), w)
-        return Outcome(x.detach(), grad_b.conj().resolve_conj(), grad_values.conj().resolve_conj())
+        return Outcome(x.detach(), grad_b.detach().conj().resolve_conj(), grad_values.conj().resolve_conj())
 
     def steps(values):
         with tsgu.record() as log:
