@@ -1,5 +1,6 @@
 """The parent's side of a contestant's process: ask, wait within limits of time and memory, and end it if need be."""
 
+import contextlib
 import json
 import os
 import re
@@ -72,7 +73,8 @@ class Process:
 
     def end(self) -> None:
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()  # waits, and closes the pipes
 
 
 def _wording(error: str, text: str) -> str:

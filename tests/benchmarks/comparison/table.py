@@ -43,7 +43,7 @@ def _digits(value: object) -> object:
 
 
 HEAD = """\
-# The libraries side by side
+## The libraries side by side
 
 {machine}. {date}. {versions}.
 
@@ -56,10 +56,10 @@ made anew in each call and count, while what depends on the pattern alone is mad
 thread, XLA on as many as it takes. A call over {budget.call:.0f} seconds is broken off, the first
 one, which may compile, at {budget.first_call:.0f} seconds; then larger sizes are not tried.
 
-Time is the median of the rounds, with quartiles. The first call, with set-up and compilation, is shown apart; one that
-takes more than {budget.only_once:.0f} seconds is the only one. Memory is the peak of the process during a call, beyond what it
-held after its imports and with A and the right-hand sides in its own format. Steps are those of the forward and of the
-adjoint solve, where the library tells them.
+Time is the median of the rounds, with quartiles. The first call, with set-up and compilation, is shown apart; one of
+more than {budget.only_once:.0f} seconds is the only one. Memory is the peak of the process during a call, beyond what
+it held after its imports and with A and the right-hand sides in its own format. Steps are those of the forward and of
+the adjoint solve, where the library tells them.
 """
 
 
@@ -79,7 +79,7 @@ def _section(case: str, entries: list[Entry]) -> str:
     """A case: those that came out right by time, then the others with what became of them."""
     right = sorted((entry for entry in entries if entry.ok and entry.times), key=lambda entry: entry.median)
     rest = [entry for entry in entries if entry not in right]
-    lines = [f"\n## {case}\n", f"{entries[0].n} unknowns, {entries[0].nnz} entries.\n"]
+    lines = [f"\n### {case}\n", f"{entries[0].n} unknowns, {entries[0].nnz} entries.\n"]
     lines += [_row(COLUMNS), _row(["---", "---", *["---:"] * (len(COLUMNS) - 2)])]
     lines += [_row(_cells(entry, right[0].median)) for entry in right]
     lines += [_row([*_name(entry), entry.status, *[""] * (len(COLUMNS) - 3)]) for entry in rest]
