@@ -14,6 +14,9 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+# Two threads of a busy BLAS can be slower than one, and would disturb whoever is being timed. Set before NumPy loads.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import psutil
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import tsgu_jax
 from tests.benchmarks.peers import Run
 from tests.benchmarks.peers.compiled import gradient, to_device
-from tests.benchmarks.peers.tsgu import choice, told
+from tests.benchmarks.peers.methods import choice, told
 
 
 def start(method, case, rtol) -> Run:
