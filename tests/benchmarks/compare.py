@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.comparison import figure, goals, table  # noqa: E402 - found by the path above
 from tests.benchmarks.comparison.problems import recipes  # noqa: E402
-from tests.benchmarks.comparison.schedule import Budget, Schedule  # noqa: E402
+from tests.benchmarks.comparison.schedule import Budget, Entry, Schedule  # noqa: E402
 from tests.benchmarks.peers import CONTESTANTS, DISTRIBUTIONS, contestants  # noqa: E402
 
 SHARE_OF_MEMORY = 0.7
@@ -38,19 +38,23 @@ def main() -> None:
     if not chosen:
         sys.exit(f"no case is called {arguments.only!r}; there are: {', '.join(r.name for r in recipes(False))}")
     schedule = Schedule(budget, lambda text: print(text, flush=True))
+    arguments.output.mkdir(parents=True, exist_ok=True)
     entries, began = [], time.monotonic()
     try:
         for recipe in chosen:
             print(f"{recipe.name} ({(time.monotonic() - began) / 60:.1f} minutes)", flush=True)
             entries += schedule.run(recipe, contestants(arguments.libraries))
+            write(arguments.output, entries, budget)  # so that a run that is interrupted leaves what it has
     finally:
         schedule.end()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    table.write_csv(arguments.output / "results.csv", entries)
-    (arguments.output / "table.md").write_text(table.markdown(entries, surroundings(), budget))
-    figure.draw(arguments.output / "time.svg", entries)
     print(f"\n{goals.summary(entries)}\n")
     print(f"{(time.monotonic() - began) / 60:.1f} minutes, written to {arguments.output}")
+
+
+def write(folder: Path, entries: list[Entry], budget: Budget) -> None:
+    table.write_csv(folder / "results.csv", entries)
+    (folder / "table.md").write_text(table.markdown(entries, surroundings(), budget))
+    figure.draw(folder / "time.svg", entries)
 
 
 def parse() -> argparse.Namespace:
