@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from tests.benchmarks.comparison import goals, process, table
-from tests.benchmarks.comparison.problems import POISSON2, RECIPES, Case, convection_diffusion, grid, recipes
+from tests.benchmarks.comparison.problems import GALLERY, POISSON2, RECIPES, Case, convection_diffusion, grid, recipes
 from tests.benchmarks.comparison.process import Failed, Process
 from tests.benchmarks.comparison.schedule import Budget, Entry
 from tests.benchmarks.comparison.verdict import Check, check
@@ -186,7 +186,16 @@ def test_the_matrices_are_what_they_are_called():
     assert off.max() <= 0  # an M-matrix, as upwind differences make
     assert A.sum(axis=1).min() > -1e-12
     assert np.abs(A - A.T).max() > 0.1
-    assert set(recipes(quick=True)) < set(recipes(quick=False))
+
+
+def test_a_family_grows_from_case_to_case():
+    """A contestant that is given up at a large size, and so never tried at a smaller one."""
+    for quick in (True, False):
+        chosen = recipes(quick)
+        for family in {recipe.family for recipe in chosen} - {GALLERY}:
+            sizes = [int(r.name.split()[-1].split("^")[0]) for r in chosen if r.family == family]
+            assert sizes == sorted(sizes)
+    assert set(recipes(True)) | set(recipes(False)) == set(RECIPES)
 
 
 def test_every_contestant_has_its_module():

@@ -33,10 +33,11 @@ SHARE_OF_MEMORY = 0.7
 def main() -> None:
     arguments = parse()
     memory = SHARE_OF_MEMORY * psutil.virtual_memory().available
-    budget = Budget(5, 5, 1, memory) if arguments.quick else Budget(30, 15, 8, memory)
+    budget = Budget(5, 5, 1, memory) if arguments.quick else Budget(30, 11, 5, memory)
     chosen = [recipe for recipe in recipes(arguments.quick) if not arguments.only or arguments.only in recipe.name]
     if not chosen:
-        sys.exit(f"no case is called {arguments.only!r}; there are: {', '.join(r.name for r in recipes(False))}")
+        names = ", ".join(recipe.name for recipe in recipes(arguments.quick))
+        sys.exit(f"no case is called {arguments.only!r}; there are: {names}")
     schedule = Schedule(budget, lambda text: print(text, flush=True))
     arguments.output.mkdir(parents=True, exist_ok=True)
     entries, began = [], time.monotonic()

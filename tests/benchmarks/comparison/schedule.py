@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from tests.benchmarks.comparison.problems import Case, Recipe
+from tests.benchmarks.comparison.problems import GALLERY, Case, Recipe
 from tests.benchmarks.comparison.process import Failed, Process
 from tests.benchmarks.comparison.verdict import TARGET, Check, check
 from tests.benchmarks.peers import Contestant
@@ -132,7 +132,7 @@ class _Bench:
         except Failed as failure:
             entry.status = str(failure)
             key = entry.family, entry.contestant
-            if entry.status.startswith(("over ", "out of memory")):
+            if entry.family != GALLERY and entry.status.startswith(("over ", "out of memory")):
                 where = entry.case.removeprefix(entry.family).strip()
                 self.schedule.given_up[key] = f"skipped: {failure} at {where or entry.case}"
 
