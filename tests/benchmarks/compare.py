@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import time
+from dataclasses import replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +34,9 @@ SHARE_OF_MEMORY = 0.7
 def main() -> None:
     arguments = parse()
     memory = SHARE_OF_MEMORY * psutil.virtual_memory().available
-    budget = Budget(5, 5, 1, memory) if arguments.quick else Budget(30, 11, 5, memory)
+    budget = Budget(5, 5, 1, memory) if arguments.quick else Budget(20, 11, 4, memory)
+    if arguments.limit is not None:
+        budget = replace(budget, call=arguments.limit)
     chosen = [recipe for recipe in recipes(arguments.quick) if not arguments.only or arguments.only in recipe.name]
     if not chosen:
         names = ", ".join(recipe.name for recipe in recipes(arguments.quick))
@@ -64,6 +67,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", metavar="CASE", help="cases whose name contains this")
     known = list(dict.fromkeys(contestant.library for contestant in CONTESTANTS))
     parser.add_argument("--libraries", nargs="+", choices=known, help="these libraries alone")
+    limit = "seconds after which a call is broken off: 20, quick 5; the first one may compile for 10 more"
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help=limit)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance", metavar="DIR")
     return parser.parse_args()
 
