@@ -19,8 +19,9 @@ def start(method, case, rtol) -> Run:
     if method == "spsolve":
         return run(case, direct, case.A.indices, case.A.indptr)
     solver = getattr(linalg, method)
-    # A restart of 30 as in the other libraries; JAX counts restarts as steps.
-    options = {"restart": 30, "maxiter": case.n, "solve_method": "incremental"} if method == "gmres" else {}
+    # A restart of 30 as in the other libraries; JAX counts restarts as steps. Its default solve_method, "batched", is
+    # here fifteen times faster than the other.
+    options = {"restart": 30, "maxiter": case.n} if method == "gmres" else {}
 
     def solution(values, b, row, col):
         indices = jax.numpy.stack([row, col], axis=1)
