@@ -89,7 +89,7 @@ def test_every_requirement_that_is_tested_is_pinned():
     """A new release that breaks the set-up of a newcomer overnight."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]}
-    for extra in ("torch", "jax", "interop", "amg", "plot", "test", "docs"):
+    for extra in ("torch", "jax", "interop", "amg", "plot", "pardiso", "test", "bench", "docs"):
         names |= {re.split(r"[\[<>=]", r)[0] for r in project["optional-dependencies"][extra]}
     pins = (ROOT / "tests" / "constraints.txt").read_text()
     assert {name for name in names - {"tsgu"} if not re.search(rf"^{name}==", pins, re.MULTILINE)} == set()
