@@ -1,5 +1,8 @@
 """The factorisation: orderings, the way back from a bad one, scales, several columns."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -128,3 +131,19 @@ def test_the_order_of_elimination_is_found_once_for_a_pattern(calls, symmetric, 
     rule = "MMD_AT_PLUS_A" if symmetric else "COLAMD"
     assert [options["permc_spec"] for options in calls] == [rule, "NATURAL", "NATURAL"]
     assert fill[1] == fill[2] <= 1.1 * fill[0]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_pattern_is_gone_with_its_last_user(symmetric):
+    """A pattern in a cycle of references: meshes that change fill memory until garbage is collected."""
+    A = sp.csr_array(np.eye(5) + (0 if symmetric else np.eye(5, k=1)))
+    symbolic = _symbolic.from_csr(A.indptr, A.indices, A.shape)
+    gone = weakref.ref(symbolic)
+    gc.disable()
+    try:
+        for _ in range(2):
+            Factorisation(symbolic, A.data, "superlu").solve(np.ones(5), False)
+        del symbolic
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,23 +36,28 @@ class Ordering:
     It depends on the pattern alone, and finding it takes a fifth of a factorisation.
     """
 
-    def __init__(self, symbolic: Symbolic, found: Array, symmetric: bool) -> None:
-        self._symbolic, self._symmetric = symbolic, symmetric
+    def __init__(self, found: Array, symmetric: bool) -> None:
+        self._symmetric = symmetric
+        self._arranged: sp.csc_array | None = None
         self.order = np.argsort(found)  # column ``order[j]`` is eliminated as the j-th
 
-    @cached_property
-    def _arranged(self) -> sp.csc_array:
+    def columns(self, symbolic: Symbolic, values: Array) -> sp.csc_array:
+        """The matrix with these values on the pattern, in the pattern's order, arranged.
+
+        The pattern, which keeps this, is not kept: together they would stay in memory until garbage is collected.
+        """
+        if self._arranged is None:
+            self._arranged = self._arrange(symbolic)
+        a = self._arranged
+        return _sorted(sp.csc_array((values[a.data], a.indices, a.indptr), shape=a.shape))
+
+    def _arrange(self, symbolic: Symbolic) -> sp.csc_array:
         """Columns in this order, rows too where they go along; the value of an entry is its number in the pattern."""
-        other = self._symbolic.transpose
-        numbers = sp.csc_array((other.order, other.col, other.indptr), shape=self._symbolic.shape)[:, self.order]
+        other = symbolic.transpose
+        numbers = sp.csc_array((other.order, other.col, other.indptr), shape=symbolic.shape)[:, self.order]
         arranged = sp.csc_array(numbers[self.order]) if self._symmetric else numbers
         arranged.sort_indices()
         return arranged
-
-    def columns(self, values: Array) -> sp.csc_array:
-        """The matrix with these values, in the pattern's order, arranged."""
-        a = self._arranged
-        return _sorted(sp.csc_array((values[a.data], a.indices, a.indptr), shape=a.shape))
 
     def solve(self, lu: SuperLU, b: Array, transposed: bool) -> Array:
         """A X = B, or A^T X = B, by the factors of what was arranged: of P A P^T, or of A P^T."""
@@ -112,7 +116,7 @@ def _factored(values: Array, symbolic: Symbolic, options: Mapping[str, Any]) -> 
         other = symbolic.transpose
         columns = _sorted(sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape))
     else:
-        columns, options = ordering.columns(values), {**options, "permc_spec": "NATURAL"}
+        columns, options = ordering.columns(symbolic, values), {**options, "permc_spec": "NATURAL"}
     try:
         lu = splu(columns, **options)
     except RuntimeError as error:
@@ -120,7 +124,7 @@ def _factored(values: Array, symbolic: Symbolic, options: Mapping[str, Any]) -> 
             raise
         raise SingularMatrixError(str(error)) from error
     if ordering is None:
-        symbolic.orderings[rule] = Ordering(symbolic, lu.perm_c, symmetric=options is _SYMMETRIC)
+        symbolic.orderings[rule] = Ordering(lu.perm_c, symmetric=options is _SYMMETRIC)
     return SuperLUFactors(lu, columns, ordering)
 
 
