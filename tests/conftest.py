@@ -20,9 +20,7 @@ NO_DATA = "real matrix not found; set TSGU_TEST_DATA to the folder with the Matr
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--whole", action="store_true", help="the contract suite for JAX with every system, some 20 minutes"
-    )
+    parser.addoption("--whole", action="store_true", help="for JAX every system and every feature, some 20 minutes")
     parser.addoption("--site", metavar="PATH", help="read the documentation that was built there, in tests/site")
 
 

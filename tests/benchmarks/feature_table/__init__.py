@@ -1,0 +1,1 @@
+"""What libraries can do: systems with a dense truth, an adapter for each library, an experiment for each row."""
