@@ -1,5 +1,6 @@
 """No silent wrong answer: what is reported, and in which words."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -136,3 +137,30 @@ def test_a_tolerance_beyond_the_precision_ends_at_the_accuracy_limit(package, me
     assert log[0].status == "accuracy limit"
     assert log[0].iterations < 250
     assert_close(x, truth.solution(system, b), tolerance(system.condition, np.float32, 0), "x")
+
+
+@methods
+def test_a_solution_that_overflows_is_reported(package, method):
+    """Infinity with the status of a solution: the residual is judged before the scale of B comes back."""
+    system = dataclasses.replace(BY_NAME["one unknown"], values=np.array([1e-3], np.float32))
+    b = np.array([[3e38, 1.0]], np.float32)
+    with package.record() as log, pytest.warns(package.ConvergenceWarning, match="overflow; column 0 of 2"):
+        x = package.Problem(system, b).solve(package.method(method))
+    assert [column.status for column in log[0].columns] == ["overflow", "converged"]
+    assert np.isinf(x[0, 0])
+    assert_close(x[0, 1], 1000.0, 1e-6, "x")
+
+
+@methods
+@pytest.mark.parametrize("columns", [None, 2])
+def test_the_largest_numbers_of_a_dtype_are_a_right_hand_side_like_any_other(package, method, columns):
+    """NaN or zero reported as converged: a scale for B that is infinite, or whose reciprocal is taken as zero."""
+    i = np.arange(3)
+    system = System("", i, i, np.full(3, 2.0, np.float32), 3)
+    b = np.array([3e38, 1e38, -2e38], np.float32)
+    b = b if columns is None else np.stack([b, [1, 2, 3]], axis=1).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = package.Problem(system, b).solve(package.method(method))
+    for got, expected in zip(np.atleast_2d(x.T), np.atleast_2d(b.T), strict=True):
+        assert_close(got, expected / 2, 1e-6, "x")

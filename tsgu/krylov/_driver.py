@@ -11,7 +11,7 @@ A method knows only how to improve the solution d of A d = r from d = 0. The dri
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -250,6 +250,9 @@ def _solve_group(
             rounding = [ATTAINABLE * eps * norm for norm in _norms(magnitude(xs) + bs.abs())]
     x = x * scale
     infos = [column.info() for column in columns]
+    for index, finite in enumerate(torch.isfinite(x).all(0).tolist()):
+        if not finite:
+            infos[index] = replace(infos[index], status="overflow")
     for index, entry in enumerate(largest):
         if not math.isfinite(entry):
             x[:, index] = float("nan")

@@ -43,7 +43,11 @@ def combine(basis: Array, h: Array) -> Array:
 
 
 def power_of_two(columns: Array) -> Array:
-    """A power of two near the largest entry of each column, 1 for a zero column; scaling by it is exact."""
+    """A power of two near the largest entry of each column, 1 for a zero column; scaling by it is exact.
+
+    At most one whose reciprocal, by which XLA may multiply, is not subnormal: it would take that as zero.
+    """
     largest = jnp.max(jnp.abs(columns), axis=0)
     mantissa, _ = jnp.frexp(largest)
-    return jnp.where(largest > 0, largest / jnp.where(largest > 0, mantissa, 1) / 2, 1)
+    power = largest / jnp.where(largest > 0, 2 * mantissa, 1)
+    return jnp.where(largest > 0, jnp.minimum(power, 1 / jnp.finfo(largest.dtype).tiny), 1)

@@ -217,10 +217,11 @@ def _solve_group(
     # A residual that is not finite from the start belongs to an A that is not.
     sound = finite & jnp.isfinite(columns.residual)
     x = jnp.where(sound, x * scale, jnp.nan)
+    code = jnp.where(sound & ~jnp.isfinite(x).all(axis=0), CODE["overflow"], columns.code)
     relative = columns.residual / jnp.where(size > 0, size, 1)
     return Result(
         x,
-        jnp.where(finite, columns.code, CODE["non-finite"]),
+        jnp.where(finite, code, CODE["non-finite"]),
         columns.steps,
         jnp.where(sound, relative, jnp.nan),
         None if columns.history is None else columns.history / jnp.where(size > 0, size, 1),
