@@ -16,6 +16,7 @@ from tsgu._core import _wording
 from tsgu._core._status import user_frame
 
 if TYPE_CHECKING:
+    from tsgu._matrix import SparseMatrix
     from tsgu._pattern import Pattern
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -159,6 +160,16 @@ def check_members(nnz: int, given: int) -> None:
 def check_flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise TypeError(_wording.flag(name, value))
+
+
+def check_preparable(A: SparseMatrix, rectangular: bool) -> None:
+    """One matrix that a method can be made ready for."""
+    if A.values.dim() != 1:
+        raise ValueError(_wording.one_matrix(tuple(A.shape), _wording.PREPARE_EACH))
+    if not rectangular:
+        check_square(A.pattern.shape, "SparseMatrix")
+    check_dtype("A", A.values)
+    check_finite("A", A.values)
 
 
 def check_convertible(A: Any) -> None:

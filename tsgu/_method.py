@@ -7,6 +7,7 @@ from typing import Any, Generic, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks
@@ -51,10 +52,14 @@ class PreparedSolver:
         n = None if self._shape is None else self._shape[0]
         _checks.check_rhs(B, B.shape[0] if n is None and isinstance(B, Tensor) and B.dim() else n or 0, None, name)
         _checks.check_dtype(name, B)
-        if B.requires_grad and torch.is_grad_enabled():
+        if (B.requires_grad and torch.is_grad_enabled()) or forward_ad.unpack_dual(B).tangent is not None:
             raise TypeError(_wording.differentiated_prepared(self.name, name))
-        plain = B.detach()
-        return plain if self._dtype is None else plain.to(torch.promote_types(self._dtype, B.dtype))
+        if self._dtype is None:
+            return B.detach()
+        common = torch.promote_types(self._dtype, B.dtype)
+        if common != self._dtype:
+            raise TypeError(_wording.dtype_of_prepared(self.name, name, self._dtype, B.dtype, common))
+        return B.detach().to(common)
 
     def __repr__(self) -> str:
         return f"<{self.name} prepared for a matrix of shape {self._shape}, dtype {self._dtype}>"
@@ -123,6 +128,8 @@ class Method(Generic[P]):
         tensor([0.5000, 0.1250], dtype=torch.float64)
         """
         A = SparseMatrix.from_tensor(A.detach()) if isinstance(A, Tensor) else A
+        if isinstance(A, SparseMatrix):
+            _checks.check_preparable(A, self.rectangular)
         ready = self.ready(A, **kwargs)
         return ready if self.rectangular else PreparedSolver(self.name, A, ready)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from tsgu import _checks, _products
 from tsgu._core import _log, _status, _wording
 from tsgu._implicit import assemble
 from tsgu._matrix import SparseMatrix
-from tsgu._method import Method, Prepared
+from tsgu._method import Method, Prepared, PreparedSolver
 from tsgu._pattern import Pattern
 from tsgu.krylov._operator import transposed as transpose_of
 
@@ -199,7 +200,7 @@ class _Foreign:
         began = time.perf_counter()
         prepared, reports = self._prepared, []
         if prepared is not None:
-            with _log.set_aside() as reports:
+            with _log.set_aside() if isinstance(prepared, PreparedSolver) else nullcontext([]) as reports:
                 x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
         else:
             matrix = self._matrix.given if transposed == self._of_transpose else self._matrix.transpose
@@ -207,7 +208,7 @@ class _Foreign:
         x = _checks.solution(self._name, x, B)
         columns = self._columns(x, B, transposed)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
-        own = reports[0] if len(reports) == 1 else None
+        own = reports[0] if reports else None
         if own is not None and info.status in _status.SOUND:  # what the method says of itself is more
             seen = zip(own.info.columns, columns, strict=True)
             columns = [mine if its.residual is None else replace(mine, residual=its.residual) for mine, its in seen]
@@ -220,7 +221,7 @@ class _Foreign:
     @cached_property
     def _prepared(self) -> Any:
         """None for a callable that has nothing to prepare."""
-        if hasattr(self._solver, "prepare"):
+        if _wording.prepares(self._solver):
             return self._solver.prepare(self._matrix.given, **self._arguments)
         return self._solver if _wording.is_prepared(self._solver) else None
 

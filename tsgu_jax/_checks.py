@@ -62,19 +62,19 @@ def check_square(shape: tuple[int, ...], kind: str) -> None:
         raise ValueError(_wording.not_square(shape, kind))
 
 
-def check_rhs_kind(B: Any) -> None:
+def check_rhs_kind(B: Any, name: str = "B") -> None:
     if isinstance(B, JAXSparse):
-        raise TypeError(_wording.layout("B", "dense", type(B).__name__, "Convert it by B.todense()."))
+        raise TypeError(_wording.layout(name, "dense", type(B).__name__, f"Convert it by {name}.todense()."))
     if not is_array(B):
-        raise ValueError(_wording.not_a("B", "a dense jax.Array or numpy.ndarray", B))
+        raise ValueError(_wording.not_a(name, "a dense jax.Array or numpy.ndarray", B))
 
 
-def check_rhs(B: Any, n: int, batch: int | None) -> None:
+def check_rhs(B: Any, n: int, batch: int | None, name: str = "B") -> None:
     """A dense right-hand side for n unknowns, or for a batch of such systems."""
-    check_rhs_kind(B)
+    check_rhs_kind(B, name)
     head = (n,) if batch is None else (batch, n)
     if B.ndim not in (len(head), len(head) + 1) or tuple(B.shape[: len(head)]) != head:
-        raise ValueError(_wording.rhs_shape(n, tuple(B.shape), batch))
+        raise ValueError(_wording.rhs_shape(n, tuple(B.shape), batch, name))
 
 
 def check_dtype(name: str, x: Any) -> None:
@@ -181,6 +181,16 @@ def check_unbatched(values: Any) -> None:
             f"values must have shape (nnz,) to become one sparse array; got {tuple(values.shape)}. "
             "Convert the members of a batch one by one."
         )
+
+
+def check_preparable(A: Any, rectangular: bool) -> None:
+    """One SparseMatrix that a method can be made ready for."""
+    if A.values.ndim != 1:
+        raise ValueError(_wording.one_matrix(tuple(A.shape), _wording.PREPARE_EACH))
+    if not rectangular:
+        check_square(tuple(A.shape), "SparseMatrix")
+    check_dtype("A", A.values)
+    check_finite("A", A.values)
 
 
 def check_concrete(*parts: Any) -> None:

@@ -13,7 +13,7 @@ primitive again, so that every higher order is right by construction.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -69,16 +69,16 @@ def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> A
             lambda _, bs: jnp.stack([ready.solve(bs[0], bs[1]), bs[1]]),
             lambda _, gs: jnp.stack([ready.solve_transpose(gs[0]), gs[1]]),
         )[0]
-    return x if ready.refusal is None else _refusing(ready.refusal, x)
+    return x if ready.refusal is None else cast(Array, refusing(ready.refusal, x))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _refusing(message: str, x: Array) -> Array:
-    """x, for which a derivative cannot be had."""
+def refusing(message: str, x: Any) -> Any:
+    """x, a pytree, for which a derivative cannot be had."""
     return x
 
 
-@_refusing.defjvp
+@refusing.defjvp
 def _refuse(message: str, primals: Any, tangents: Any) -> Any:
     raise TypeError(message)
 

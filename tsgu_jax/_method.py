@@ -7,11 +7,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol
 
+import jax.numpy as jnp
 from jax import Array
 
 from tsgu._core import _wording
 from tsgu._core._options import Settings, check_keywords, resolve_settings
-from tsgu_jax import _report
+from tsgu_jax import _checks, _report
+from tsgu_jax._implicit import refusing
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._report import Outcome
 
@@ -74,7 +76,9 @@ class Method(Generic[P]):
     def prepare(self, A: Any, **kwargs: Any) -> Reporting:
         """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
         A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
-        return Reporting(self.name, self.bind(kwargs, A.shape[-1], A.dtype, A).prepare(A))
+        _checks.check_preparable(A, self.rectangular)
+        prepared = self.bind(kwargs, A.shape[-1], A.dtype, A).prepare(A)
+        return Reporting(self.name, prepared) if self.rectangular else PreparedSolver(self.name, A, prepared)
 
     def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Bound:
         """The arguments checked and resolved for n unknowns; ``matrix``, where there is one, to be looked at."""
@@ -113,6 +117,51 @@ class Reporting:
     def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
         _report.say(self.name, transposed, outcome)
         return x
+
+
+class PreparedSolver(Reporting):
+    """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
+
+    Its solves are not differentiated. Given to :func:`tsgu_jax.solve` it serves the forward and the adjoint solve of
+    the same matrix, as often as that is solved with.
+    """
+
+    def __init__(self, name: str, A: SparseMatrix, prepared: Prepared) -> None:
+        super().__init__(name, prepared)
+        self._matrix = A
+
+    def solve(self, B: Array, x0: Array | None = None) -> Array:
+        """X with A X = B, for B of shape (n,) or (n, k)."""
+        B = self._by_hand("B", B)
+        return B if B.size == 0 else super().solve(B, None if x0 is None else _checks.start(x0, B))
+
+    def solve_transpose(self, G: Array) -> Array:
+        """Y with A^T Y = G, for G of shape (n,) or (n, k)."""
+        G = self._by_hand("G", G)
+        return G if G.size == 0 else super().solve_transpose(G)
+
+    def outcome(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
+        """The same inside the gradient rule, which does not differentiate it and reports what came of it."""
+        B = self._checked("B", B)
+        return self.prepared.solve_transpose(B) if transposed else self.prepared.solve(B, None)
+
+    def _checked(self, name: str, B: Any) -> Array:
+        _checks.check_rhs(B, self._matrix.shape[0], None, name)
+        _checks.check_dtype(name, B)
+        own, B = self._matrix.dtype, _checks.as_array(name, B)
+        common = jnp.promote_types(own, B.dtype)
+        if common != own:
+            raise TypeError(_wording.dtype_of_prepared(self.name, name, own, B.dtype, common))
+        return B.astype(own)
+
+    def _by_hand(self, name: str, B: Any) -> Array:
+        """Checked, and refusing derivatives: the host's callback has none, and would pass for a constant."""
+        message = _wording.differentiated_prepared_in_jax(self.name)
+        plain: Array = refusing(message, (self._checked(name, B), self._matrix.values))[0]
+        return plain
+
+    def __repr__(self) -> str:
+        return f"<{self.name} prepared for a matrix of shape {self._matrix.shape}, dtype {self._matrix.dtype}>"
 
 
 def call(method: Method[Any], A: Any, B: Array, **kwargs: Any) -> Array:

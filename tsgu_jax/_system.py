@@ -16,7 +16,7 @@ from jax.tree_util import register_dataclass
 from tsgu._core import _wording
 from tsgu_jax import _checks, _implicit, _products
 from tsgu_jax._matrix import SparseMatrix, csr_of
-from tsgu_jax._method import Bound, Method, Prepared, Reporting
+from tsgu_jax._method import Bound, Method, Prepared, PreparedSolver, Reporting
 from tsgu_jax._pattern import Pattern, positions
 from tsgu_jax._report import CODE, Outcome
 from tsgu_jax.krylov._columns import norm, power_of_two, relative_to
@@ -179,7 +179,7 @@ class _ForeignSystem:
     def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
         self._bound, self._given, self._matrix = bound, given, matrix
         solver = bound.solver
-        prepared: Any = solver.prepare(given, **bound.arguments) if hasattr(solver, "prepare") else solver
+        prepared: Any = solver.prepare(given, **bound.arguments) if _wording.prepares(solver) else solver
         self._prepared: Any = prepared if _wording.is_prepared(prepared) else None
 
     @property
@@ -200,9 +200,8 @@ class _ForeignSystem:
     def _solve(self, B: Array, arguments: dict[str, Any], transposed: bool) -> tuple[Array, Outcome]:
         of_transpose, prepared = self._bound.of_transpose, self._prepared
         own: Outcome | None = None
-        if isinstance(prepared, Reporting):
-            ready = prepared.prepared
-            x, own = ready.solve_transpose(B) if transposed != of_transpose else ready.solve(B, None)
+        if isinstance(prepared, PreparedSolver):
+            x, own = prepared.outcome(B, transposed != of_transpose)
         elif prepared is not None:
             x = prepared.solve_transpose(B) if transposed != of_transpose else prepared.solve(B)
         else:

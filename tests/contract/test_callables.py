@@ -177,3 +177,58 @@ def test_arguments_beside_a_prepared_method_are_refused(package):
     prepared = package.method("linear_cg").prepare(problem.detached())
     with pytest.raises(TypeError, match="solve must have its arguments before it is prepared; got rtol"):
         problem.solve(prepared, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["direct", "linear_cg"])
+@pytest.mark.parametrize(
+    ("b", "error", "message"),
+    [
+        (np.ones(7), ValueError, r"B must have shape \(25,\) or \(25, k\) to match A; got \(7,\)"),
+        (np.ones((1, 25)), ValueError, r"B must have shape \(25,\) or \(25, k\) to match A; got \(1, 25\)"),
+        (np.ones(25, int), TypeError, r"B must have dtype float32, .*; got (torch\.)?int64"),
+        (1j * np.ones(25), TypeError, r"B must fit .*float64, in which \w+ was prepared; got .* Prepare the matrix in"),
+    ],
+    ids=["short", "row", "integers", "complex"],
+)
+def test_a_right_hand_side_that_does_not_fit_what_is_prepared_is_named(package, method, b, error, message):
+    """An error in the words of SuperLU, out of a callback; a single number taken for a vector."""
+    problem = package.Problem(BY_NAME["poisson"], right_hand_side(BY_NAME["poisson"], None))
+    prepared = package.method(method).prepare(problem.detached())
+    with pytest.raises(error, match=message):
+        prepared.solve(package.array(b))
+
+
+@pytest.mark.parametrize("method", ["direct", "linear_cg"])
+def test_what_is_prepared_is_not_given_to_a_system_of_another_size_or_dtype(package, method):
+    """Factors of another mesh, or real ones for a complex right-hand side, that fail in the words of SuperLU."""
+    problem = package.Problem(BY_NAME["poisson"], right_hand_side(BY_NAME["poisson"], None))
+    prepared = package.method(method).prepare(problem.detached())
+    other = BY_NAME["hermitian definite"]
+    with pytest.raises(ValueError, match=r"B must have shape \(25,\) or \(25, k\)"):
+        package.Problem(other, right_hand_side(other, None)).solve(prepared)
+    wide = dataclasses.replace(BY_NAME["poisson"], values=BY_NAME["poisson"].values + 0j)
+    with pytest.raises(TypeError, match=r"B must fit .*float64, in which"):
+        package.Problem(wide, right_hand_side(wide, None)).solve(prepared)
+
+
+@pytest.mark.parametrize("method", ["direct", "linear_cg", "auto"])
+@pytest.mark.parametrize(
+    ("values", "shape", "error", "message"),
+    [
+        (
+            np.ones((2, 3)),
+            (3, 3),
+            ValueError,
+            "A must be one matrix, .*; got a batch, .* Prepare the members one by one",
+        ),
+        (np.ones(3), (3, 4), ValueError, r"A must be square, \(n, n\); got \(3, 4\)"),
+        (np.ones(3, int), (3, 3), TypeError, r"A must have dtype float32, .*; got (torch\.)?int64"),
+        (np.array([1.0, np.nan, 1.0]), (3, 3), ValueError, "A must be finite; got 1 non-finite of 3 entries"),
+    ],
+    ids=["batch", "rectangular", "integers", "not finite"],
+)
+def test_a_matrix_that_cannot_be_prepared_is_named(package, method, values, shape, error, message):
+    """One that a solve would refuse, called singular; a batch that fails at its first right-hand side."""
+    i = package.array(np.arange(3))
+    with pytest.raises(error, match=message):
+        package.method(method).prepare(package.SparseMatrix.from_coo(i, i, package.array(values), shape))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import tsgu
 
@@ -52,6 +53,13 @@ def test_a_right_hand_side_that_requires_grad_is_refused_with_the_remedy(factors
     x = tsgu.sparse_generic_solve(A.to_sparse(), b, solve=factors)
     (gradient,) = torch.autograd.grad(x.sum(), b)
     torch.testing.assert_close(gradient, torch.linalg.solve(A.T, torch.ones(2, dtype=torch.float64)))
+
+
+def test_a_tangent_is_refused_like_a_graph(factors):
+    """A derivative in forward mode that is silently cut."""
+    b = torch.ones(2, dtype=torch.float64)
+    with forward_ad.dual_level(), pytest.raises(TypeError, match="B must not require grad .* or that has a tangent"):
+        factors.solve(forward_ad.make_dual(b, b))
 
 
 def test_the_time_of_the_factorisation_counts_once(monkeypatch):

@@ -18,11 +18,17 @@ def name_of(solver: object) -> str:
 
 def is_prepared(solver: object) -> bool:
     """Whether it solves with one matrix and its transpose, as what ``direct.prepare(A)`` returns."""
-    return callable(getattr(solver, "solve", None)) and callable(getattr(solver, "solve_transpose", None))
+    solves = callable(getattr(solver, "solve", None)) and callable(getattr(solver, "solve_transpose", None))
+    return solves and not prepares(solver)
+
+
+def prepares(solver: object) -> bool:
+    """Whether it is to be made ready for a matrix first; what comes of it may be the object itself."""
+    return callable(getattr(solver, "prepare", None))
 
 
 def is_solver(solver: object) -> bool:
-    return callable(solver) or callable(getattr(solver, "prepare", None)) or is_prepared(solver)
+    return callable(solver) or prepares(solver) or is_prepared(solver)
 
 
 def not_a(name: str, accepted: str, got: object) -> str:
@@ -137,7 +143,23 @@ def arguments_of_prepared(name: str, given: Sequence[str]) -> str:
 def differentiated_prepared(name: str, argument: str) -> str:
     return (
         f"{argument} must not require grad in a solve with {name} prepared, which is not differentiated; got one that "
-        "does. Pass the prepared object as solve= to sparse_generic_solve, or solve under torch.no_grad()."
+        "does, or that has a tangent. Pass the prepared object as solve= to sparse_generic_solve, or detach "
+        f"{argument}.{GRADIENTS}"
+    )
+
+
+def differentiated_prepared_in_jax(name: str) -> str:
+    return (
+        f"A solve with {name} prepared must not be differentiated; got a derivative with respect to its right-hand "
+        "side or to the matrix. Pass the prepared object as solve= to tsgu_jax.solve, or cut both by "
+        f"jax.lax.stop_gradient.{GRADIENTS}"
+    )
+
+
+def dtype_of_prepared(name: str, argument: str, own: object, got: object, common: object) -> str:
+    return (
+        f"{argument} must fit {own}, in which {name} was prepared; got {got}. Prepare the matrix in {common}, or "
+        f"convert {argument}.{CONVENTIONS}"
     )
 
 
@@ -198,11 +220,12 @@ def complex_m(got: object) -> str:
     return f"M must be real for a real system; got {got}."
 
 
-def one_matrix(shape: tuple[int, ...]) -> str:
-    return (
-        f"A must be one matrix, with values of shape (nnz,); got a batch, {shape}. "
-        "Build the preconditioner of one member, or of their mean."
-    )
+def one_matrix(shape: tuple[int, ...], remedy: str) -> str:
+    return f"A must be one matrix, with values of shape (nnz,); got a batch, {shape}. {remedy}"
+
+
+OF_ONE_MEMBER = "Build the preconditioner of one member, or of their mean."
+PREPARE_EACH = "Prepare the members one by one."
 
 
 def flag(name: str, got: object) -> str:

@@ -107,7 +107,7 @@ def matrix(A: Any) -> Any:
     _checks.check_dtype("A", A.values)
     values = _plain(A.values)
     if values.dim() != 1:
-        raise ValueError(_wording.one_matrix(tuple(values.shape)))
+        raise ValueError(_wording.one_matrix(tuple(values.shape), _wording.OF_ONE_MEMBER))
     _checks.check_finite("A", values)
     return SparseMatrix(values, A.pattern)
 

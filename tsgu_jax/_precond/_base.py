@@ -110,7 +110,7 @@ def matrix(A: Any) -> SparseMatrix:
     _checks.check_square(tuple(A.shape), "SparseMatrix")
     _checks.check_dtype("A", A)
     if A.values.ndim != 1:
-        raise ValueError(_wording.one_matrix(tuple(A.values.shape)))
+        raise ValueError(_wording.one_matrix(tuple(A.values.shape), _wording.OF_ONE_MEMBER))
     values = stop_gradient(A.values) if _checks.is_traced(A.values) else A.values
     _checks.check_finite("A", values)
     return A.with_values(values)
