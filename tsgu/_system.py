@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -198,9 +198,11 @@ class _Foreign:
 
     def _solve(self, B: Tensor, arguments: dict[str, Any], transposed: bool) -> Tensor:
         began = time.perf_counter()
-        prepared, reports = self._prepared, []
+        prepared, reports = self._prepared, list[_log.Report]()
         if prepared is not None:
-            with _log.set_aside() if isinstance(prepared, PreparedSolver) else nullcontext([]) as reports:
+            own_method = isinstance(prepared, PreparedSolver)
+            quiet: AbstractContextManager[list[_log.Report]] = _log.set_aside() if own_method else nullcontext([])
+            with quiet as reports:
                 x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
         else:
             matrix = self._matrix.given if transposed == self._of_transpose else self._matrix.transpose

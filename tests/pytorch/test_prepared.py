@@ -58,7 +58,7 @@ def test_a_right_hand_side_that_requires_grad_is_refused_with_the_remedy(factors
 def test_a_tangent_is_refused_like_a_graph(factors):
     """A derivative in forward mode that is silently cut."""
     b = torch.ones(2, dtype=torch.float64)
-    with forward_ad.dual_level(), pytest.raises(TypeError, match="B must not require grad .* or that has a tangent"):
+    with forward_ad.dual_level(), pytest.raises(TypeError, match=r"B must not require grad .* or that has a tangent"):
         factors.solve(forward_ad.make_dual(b, b))
 
 
