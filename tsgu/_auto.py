@@ -28,7 +28,7 @@ class _AutoSystem:
             raise TypeError(_wording.not_a("A", "a sparse tensor or a SparseMatrix for auto, which looks at it", A))
         resolve_options(arguments, A.shape[0], torch.finfo(A.dtype).eps)  # which checks them, whoever solves
         self._matrix, self._arguments = A, arguments
-        self._traits = _choice.traits_of(A.pattern.symbolic, A.values.detach().cpu().numpy())
+        self._traits = _choice.traits_of(A.pattern.symbolic, _direct.host(A.values))
         self._plan = _choice.candidates(self._traits, library_for(None))
         self._ready: dict[int, Prepared] = {}
         self._place = 0
@@ -50,12 +50,14 @@ class _AutoSystem:
             except _NoPreconditionerError as error:
                 failure = f"{candidate.name} cannot be built: {error}"
             else:
-                if best is None or _residual(report) <= _residual(best[1]):
+                final = all(column.status in _choice.FINAL for column in report.info.columns)
+                telling = final or (last and report.info.status in _choice.SINGULAR)
+                if best is None or telling or _residual(report) <= _residual(best[1]):
                     best = x, report
-                if report.info.converged:
+                if final:
                     break
                 failure = f"{candidate.name} ended with {report.info.status} at {_residual(report):.1e}"
-                if not last:
+                if not last or report is not best[1]:
                     _log.enter(report.info)
             if last:
                 break

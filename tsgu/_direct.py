@@ -22,7 +22,7 @@ class DirectSystem:
         library = library_for(arguments.get("library"))
         began = time.perf_counter()
         try:
-            self._factors = Factorisation(A.pattern.symbolic, _host(A.values), library, arguments.get("rtol"))
+            self._factors = Factorisation(A.pattern.symbolic, host(A.values), library, arguments.get("rtol"))
         except SingularMatrixError as error:
             raise _singular(error) from error
         self._factoring = time.perf_counter() - began
@@ -35,7 +35,7 @@ class DirectSystem:
 
     def _solve(self, B: Tensor, transposed: bool) -> Tensor:
         began = time.perf_counter()
-        b = _host(B)
+        b = host(B)
         try:
             x, columns = self._factors.solve(b, transposed)
         except SingularMatrixError as error:
@@ -51,7 +51,7 @@ def _singular(error: SingularMatrixError) -> Exception:
     return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
 
 
-def _host(tensor: Tensor) -> Any:
+def host(tensor: Tensor) -> Any:
     return tensor.detach().resolve_conj().resolve_neg().cpu().numpy()
 
 

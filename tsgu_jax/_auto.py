@@ -30,7 +30,8 @@ from tsgu_jax.krylov._seen import HISTORY
 
 _METHODS: dict[str, Method[Any]] = {m.name: m for m in (bicgstab, gmres, linear_cg, minres)}
 
-_FINE = (CODE["converged"], CODE["accuracy limit"])
+_FINAL = tuple(CODE[status] for status in _choice.FINAL)
+_SINGULAR = tuple(CODE[status] for status in _choice.SINGULAR)
 
 _COMPILING = 5.0
 """Seconds to compile another multigrid hierarchy into a solve and its adjoint."""
@@ -110,6 +111,8 @@ class _AutoSystem:
             def another(found: tuple[Array, Outcome], place: int = place) -> tuple[Array, Outcome]:
                 new = run(place)
                 better = _solved(new[1]) | ~(_largest(new[1]) > _largest(found[1]))  # true for NaN in what was found
+                if place + 1 == len(attempts):
+                    better |= jnp.isin(new[1].code, jnp.array(_SINGULAR)).any()
                 return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, found)
 
             found = lax.cond(_solved(found[1]), lambda found: found, another, found)
@@ -117,7 +120,7 @@ class _AutoSystem:
 
 
 def _solved(outcome: Outcome) -> Array:
-    return jnp.isin(outcome.code, jnp.array(_FINE)).all()
+    return jnp.isin(outcome.code, jnp.array(_FINAL)).all()
 
 
 def _largest(outcome: Outcome) -> Any:
@@ -175,9 +178,15 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
             bound = _METHODS[candidate.method].bind(chosen, n, dtype, matrix)
         definite = not known and candidate.method == "linear_cg"
         attempts.append(_Attempt(bound, later, definite))
-        failures = [f"{name} missed the target" for name, _ in names]
+        failures = [_failure(name, attempt) for (name, _), attempt in zip(names, attempts[:-1], strict=True)]
         names.append((candidate.name, _choice.note(traits, plan, place, failures)))
     return _Auto(tuple(attempts), tuple(names))
+
+
+def _failure(name: str, attempt: _Attempt) -> str:
+    """What is known of it when the program is made."""
+    unsuited = "was for another matrix, or " if attempt.definite else ""
+    return f"{name} {unsuited}missed the target"
 
 
 def _looked_at(matrix: SparseMatrix, values: Any) -> tuple[Traits, tuple[Candidate, ...], list[int]]:

@@ -95,6 +95,30 @@ def test_nothing_that_meets_the_target_is_reported_once_for_each_system(package,
     assert log[-1].status == "iteration limit"
 
 
+def test_a_column_that_is_not_finite_is_no_reason_to_try_another_method(package, no_shortcut):
+    """A NaN in the loss that sends every method, and a factorisation, after it."""
+    system = BY_NAME["general"]
+    w = right_hand_side(system, 2)
+    w[:, 1] = np.nan
+    problem = package.Problem(system, right_hand_side(system, 2))
+    with package.record() as log, pytest.warns(package.ConvergenceWarning, match=r"bicgstab \+ jacobi .* non-finite"):
+        _, gradient = problem.gradients(w, package.method("auto"))
+    assert [(info.method, info.transposed) for info in log] == [
+        ("bicgstab + jacobi", False),
+        ("bicgstab + jacobi", True),
+    ]
+    assert_close(gradient[:, 0], np.linalg.solve(system.dense.T, w[:, 0]), 1e-5, "gradient of b")
+
+
+def test_a_matrix_that_is_singular_to_working_precision_is_called_so(package, no_shortcut):
+    """Advice to use direct, which has found out what is wrong, from a method that failed before it."""
+    flow = np.diff(np.eye(40), axis=0) * np.sqrt(1 + np.random.default_rng(3).random((39, 1)))
+    problem = package.Problem(from_dense(flow.T @ flow), np.ones(40))  # a path that nothing holds
+    with package.record() as log, pytest.warns(package.ConvergenceWarning, match=r"direct .* numerically singular"):
+        problem.solve(package.method("auto"))
+    assert log[-1].method == "direct"
+
+
 def test_a_tolerance_holds_for_factors_too(package):
     """rtol dropped on the way to direct, which knows only its own."""
     system = BY_NAME["badly scaled"]

@@ -1,5 +1,8 @@
 """What auto sees of a matrix, and in which order it would try methods."""
 
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -114,3 +117,18 @@ def test_a_candidate_has_a_few_times_its_estimate_and_the_last_all_the_steps_ask
     assert plan[0].maxiter(7, last=False) == 7
     assert plan[0].maxiter(None, last=True) is None
     assert plan[0].maxiter(20_000, last=True) == 20_000
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("size", [0.2, 1e-20])
+def test_a_matrix_of_large_entries_is_seen_like_any_other(dtype, size):
+    """A sum that overflows: a RuntimeWarning of NumPy, and couplings of infinite weight."""
+    A = laplacian(9, 9)
+    off = (A - sp.diags_array(A.diagonal())).tocsr()
+    A = A - 2 * off  # off-diagonal entries of the sign of the diagonal: not coupled
+    scaled = (A * (size * np.finfo(dtype).max)).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        traits = seen(scaled)
+    assert traits == dataclasses.replace(seen(A), complex=traits.complex)
+    assert not traits.coupled

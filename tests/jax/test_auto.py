@@ -45,6 +45,8 @@ def test_a_traced_matrix_is_judged_when_the_program_runs(no_shortcut, system, ex
     assert {info.transposed for info in log} == {False, True}
     assert all(info.converged and "traced" in info.note for info in log)
     assert expected is None or {info.method for info in log} == {expected}
+    unsuited = "linear_cg + jacobi was for another matrix, or missed the target"
+    assert all((unsuited in info.note) == (info.method != "linear_cg + jacobi") for info in log)
 
 
 def test_traced_indices_are_taken_too():
@@ -57,6 +59,21 @@ def test_traced_indices_are_taken_too():
 
     x = solve(jnp.asarray(system.row), jnp.asarray(system.col), jnp.asarray(system.values))
     np.testing.assert_allclose(system.dense @ np.asarray(x), np.ones(system.n), rtol=1e-8)
+
+
+def test_a_matrix_that_is_exactly_singular_gives_nan(no_shortcut):
+    """The last iterate of a method that broke down, and its advice to use direct."""
+    matrix = assembled(BY_NAME["poisson"])
+
+    def heard(x):
+        jax.effects_barrier()
+        return x
+
+    values = jnp.zeros(BY_NAME["poisson"].values.size)
+    for solve in (tsgu_jax.auto, jax.jit(tsgu_jax.auto)):
+        with pytest.warns(tsgu_jax.ConvergenceWarning, match="direct on the forward system: singular"):
+            x = heard(jax.block_until_ready(solve(matrix(values), jnp.ones(25))))
+        assert np.isnan(x).all()
 
 
 def test_vmap_over_values_judges_each_member(no_shortcut):

@@ -55,6 +55,15 @@ def test_a_right_hand_side_that_requires_grad_is_refused_with_the_remedy(factors
     torch.testing.assert_close(gradient, torch.linalg.solve(A.T, torch.ones(2, dtype=torch.float64)))
 
 
+@pytest.mark.parametrize("method", ["direct", "auto", "gmres"])
+def test_the_conjugate_transpose_is_prepared_like_any_other_matrix(method):
+    """Values that are conjugated lazily, which NumPy does not read."""
+    dense = torch.tensor([[2.0, 1.0j], [0.0, 4.0 + 1.0j]], dtype=torch.complex128)
+    b = torch.tensor([4.0, 8.0j], dtype=torch.complex128)
+    prepared = getattr(tsgu, method).prepare(tsgu.SparseMatrix.from_tensor(dense.to_sparse()).mH)
+    torch.testing.assert_close(prepared.solve(b), torch.linalg.solve(dense.mH, b))
+
+
 def test_a_tangent_is_refused_like_a_graph(factors):
     """A derivative in forward mode that is silently cut."""
     b = torch.ones(2, dtype=torch.float64)

@@ -127,6 +127,8 @@ class Candidate:
 
 def traits_of(symbolic: Symbolic, values: Array) -> Traits:
     """Look at a square matrix, given by its pattern and values of shape (nnz,)."""
+    largest = max(np.abs(values.real).max(initial=0), np.abs(values.imag).max(initial=0))
+    values = values / largest if largest else values  # so that no sum overflows
     n = symbolic.shape[0]
     on = symbolic.row == symbolic.col
     diagonal = values[on]
@@ -202,6 +204,13 @@ def _iterative(traits: Traits, amg: bool, more: float) -> list[Candidate]:
     if amg and traits.coupled and not traits.complex:
         found.append(Candidate("bicgstab", "amg", 900 + more, steps))
     return found
+
+
+FINAL = ("converged", "accuracy limit", "non-finite")
+"""Statuses of a column for which nothing else is tried: it is solved, or no method could."""
+
+SINGULAR = ("singular", "numerically singular")
+"""Statuses that say why nothing was solved: those of the factors that end a list are reported, whatever residual."""
 
 
 def note(traits: Traits, plan: Sequence[Candidate], place: int, failures: Sequence[str] = ()) -> str:
