@@ -26,6 +26,12 @@ def test_the_page_has_the_rows_and_columns_of_the_script():
     assert set(features.SHORT) | COMPILED <= set(ROWS)
 
 
+def test_the_readme_shows_rows_of_the_page():
+    """A cell of the README that nobody has seen, or that has changed since."""
+    readme = (features.PAGE.parents[2] / "README.md").read_text()
+    assert features.table(COLUMNS, {title: CELLS[title] for title in features.SHORT}).strip() in readme
+
+
 @pytest.mark.parametrize("title", ROWS)
 @pytest.mark.parametrize("place", range(len(OURS)), ids=[kind.name for kind in OURS])
 def test_our_cells_are_what_is_seen_today(title, place, request):
