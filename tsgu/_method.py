@@ -35,13 +35,15 @@ class PreparedSolver:
     solve of the same matrix, as often as that is solved with.
     """
 
-    def __init__(self, name: str, A: Any, prepared: Prepared) -> None:
-        self.name, self._prepared = name, prepared
+    def __init__(self, name: str, A: Any, prepared: Prepared, starts: bool) -> None:
+        self.name, self._prepared, self._starts = name, prepared, starts
         self._shape: tuple[int, ...] | None = A.shape if isinstance(A, SparseMatrix) else None
         self._dtype: torch.dtype | None = A.dtype if isinstance(A, SparseMatrix) else None
 
     def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
-        """X with A X = B, for B of shape (n,) or (n, k)."""
+        """X with A X = B, for B of shape (n,) or (n, k), from the start x0, which ``direct`` and ``auto`` do not take."""
+        if x0 is not None and not self._starts:
+            raise TypeError(_wording.no_start(self.name))
         return self._prepared.solve(self._checked("B", B), x0)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class Method(Generic[P]):
         if isinstance(A, SparseMatrix):
             _checks.check_preparable(A, self.rectangular)
         ready = self.ready(A, **kwargs)
-        return ready if self.rectangular else PreparedSolver(self.name, A, ready)
+        return ready if self.rectangular else PreparedSolver(self.name, A, ready, "x0" in self._keywords)
 
     def ready(self, A: Any, **kwargs: Any) -> Prepared:
         """The same for a SparseMatrix or a callable, without checks of what is solved."""

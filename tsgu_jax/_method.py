@@ -78,7 +78,11 @@ class Method(Generic[P]):
         A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
         _checks.check_preparable(A, self.rectangular)
         prepared = self.bind(kwargs, A.shape[-1], A.dtype, A).prepare(A)
-        return Reporting(self.name, prepared) if self.rectangular else PreparedSolver(self.name, A, prepared)
+        return (
+            Reporting(self.name, prepared)
+            if self.rectangular
+            else PreparedSolver(self.name, A, prepared, "x0" in self._keywords)
+        )
 
     def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Bound:
         """The arguments checked and resolved for n unknowns; ``matrix``, where there is one, to be looked at."""
@@ -126,12 +130,14 @@ class PreparedSolver(Reporting):
     the same matrix, as often as that is solved with.
     """
 
-    def __init__(self, name: str, A: SparseMatrix, prepared: Prepared) -> None:
+    def __init__(self, name: str, A: SparseMatrix, prepared: Prepared, starts: bool) -> None:
         super().__init__(name, prepared)
-        self._matrix = A
+        self._matrix, self._starts = A, starts
 
     def solve(self, B: Array, x0: Array | None = None) -> Array:
-        """X with A X = B, for B of shape (n,) or (n, k)."""
+        """X with A X = B, for B of shape (n,) or (n, k), from the start x0, which ``direct`` and ``auto`` do not take."""
+        if x0 is not None and not self._starts:
+            raise TypeError(_wording.no_start(self.name))
         B = self._by_hand("B", B)
         return B if B.size == 0 else super().solve(B, None if x0 is None else _checks.start(x0, B))
 

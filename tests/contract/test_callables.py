@@ -232,3 +232,13 @@ def test_a_matrix_that_cannot_be_prepared_is_named(package, method, values, shap
     i = package.array(np.arange(3))
     with pytest.raises(error, match=message):
         package.method(method).prepare(package.SparseMatrix.from_coo(i, i, package.array(values), shape))
+
+
+@pytest.mark.parametrize("method", ["direct", "auto"])
+def test_a_start_for_what_does_not_start_is_refused(package, method):
+    """x0 accepted, whatever its shape, and ignored."""
+    system = BY_NAME["poisson"]
+    problem = package.Problem(system, right_hand_side(system, None))
+    prepared = package.method(method).prepare(problem.detached())
+    with pytest.raises(TypeError, match=f"x0 must be None for {method}, .* got a start"):
+        prepared.solve(package.array(system.dense[0]), package.array(system.dense[0]))

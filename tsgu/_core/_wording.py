@@ -133,6 +133,10 @@ def not_callable(name: str, got: object, package: str = "tsgu") -> str:
     return f"{name} must be {accepted}, or None; got {kind}.{remedy}{METHODS}"
 
 
+def no_start(name: str) -> str:
+    return f"x0 must be None for {name}, which does not start from anywhere; got a start. Use a Krylov method for that."
+
+
 def arguments_of_prepared(name: str, given: Sequence[str]) -> str:
     return (
         f"{name} must have its arguments before it is prepared; got {', '.join(given)} beside a prepared solver. "
