@@ -41,7 +41,7 @@ class PreparedSolver:
         self._dtype: torch.dtype | None = A.dtype if isinstance(A, SparseMatrix) else None
 
     def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
-        """X with A X = B, for B of shape (n,) or (n, k), from the start x0, which ``direct`` and ``auto`` do not take."""
+        """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
         if x0 is not None and not self._starts:
             raise TypeError(_wording.no_start(self.name))
         return self._prepared.solve(self._checked("B", B), x0)

@@ -135,7 +135,7 @@ class PreparedSolver(Reporting):
         self._matrix, self._starts = A, starts
 
     def solve(self, B: Array, x0: Array | None = None) -> Array:
-        """X with A X = B, for B of shape (n,) or (n, k), from the start x0, which ``direct`` and ``auto`` do not take."""
+        """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
         if x0 is not None and not self._starts:
             raise TypeError(_wording.no_start(self.name))
         B = self._by_hand("B", B)
