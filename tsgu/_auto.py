@@ -82,8 +82,7 @@ class _AutoSystem:
     def _prepared(self, candidate: Candidate, last: bool) -> Prepared:
         arguments = dict(self._arguments)
         if candidate.method == "direct":
-            arguments.pop("maxiter", None)
-            return _direct.DirectSystem(self._matrix, arguments)
+            return _direct.DirectSystem(self._matrix, arguments | dict(candidate.options))
         arguments["maxiter"] = candidate.maxiter(arguments.get("maxiter"), last)
         if candidate.precond is not None:
             try:

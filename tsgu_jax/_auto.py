@@ -173,7 +173,7 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
                 continue
             later = None
         if candidate.method == "direct":
-            bound: Bound = Direct(recording(), library_for(None), arguments.get("rtol"))
+            bound: Bound = Direct(recording(), dict(candidate.options)["library"], arguments.get("rtol"))
         else:
             bound = _METHODS[candidate.method].bind(chosen, n, dtype, matrix)
         definite = not known and candidate.method == "linear_cg"

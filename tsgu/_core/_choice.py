@@ -3,7 +3,7 @@
 Costs are counted in products with A, forward and adjoint solve together. With n unknowns, nnz entries, and a graph of
 width w (see :attr:`tsgu._core._symbolic.Symbolic.width`), and so of length n / w,
 
-    direct                  16 max(n w, w^3) / nnz: the work of eliminating separators; a quarter of it by PARDISO
+    direct                  150 + 12 r, by PARDISO 620 + r, where r = max(n w, w^3) / nnz is what separators take
     linear_cg + amg         600, whatever n; 900 by smoothed aggregation
     linear_cg + jacobi      3 n / w: information crosses the graph in n / w steps
     minres                  12 n / w
@@ -162,14 +162,16 @@ def candidates(traits: Traits, library: str, amg: bool | None = None, overhead: 
     ----------
     traits : Traits
     library : {"superlu", "pardiso"}
-        Who would factor.
+        Who can factor: SuperLU alone, or PARDISO too.
     amg : bool, optional
         Whether PyAMG can be used; by default, whether it is installed.
     overhead : float, optional
         Seconds that come on top of multigrid, where another hierarchy is another program to compile.
     """
     amg = find_spec("pyamg") is not None if amg is None else amg
-    direct = Candidate("direct", None, _cost_of_direct(traits, library))
+    libraries = ("superlu", "pardiso")[: 2 if library == "pardiso" else 1]
+    cheapest = min(libraries, key=lambda library: _cost_of_direct(traits, library))
+    direct = Candidate("direct", None, _cost_of_direct(traits, cheapest), options=(("library", cheapest),))
     found = [
         *_iterative(traits, amg, overhead * _PER_SECOND / max(traits.nnz, 1)),
         *([direct] if traits.fill <= _LARGEST_FILL else []),
@@ -184,7 +186,8 @@ def _cost_of_direct(traits: Traits, library: str) -> float:
     if traits.n <= SMALL:
         return 0.0
     work = max(traits.n * traits.width, traits.width**3)
-    return (16 if library == "superlu" else 4) * work / max(traits.nnz, 1)
+    per_entry = work / max(traits.nnz, 1)
+    return 150 + 12 * per_entry if library == "superlu" else 620 + per_entry
 
 
 def _iterative(traits: Traits, amg: bool, more: float) -> list[Candidate]:
