@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsgu import _direct, precond
+from tsgu import _direct, _products, precond
 from tsgu._core import _choice, _log, _wording
 from tsgu._core._choice import Candidate
 from tsgu._core._factorisation import library_for
@@ -28,7 +28,7 @@ class _AutoSystem:
             raise TypeError(_wording.not_a("A", "a sparse tensor or a SparseMatrix for auto, which looks at it", A))
         resolve_options(arguments, A.shape[0], torch.finfo(A.dtype).eps)  # which checks them, whoever solves
         self._matrix, self._arguments = A, arguments
-        self._traits = _choice.traits_of(A.pattern.symbolic, _direct.host(A.values))
+        self._traits = _choice.traits_of(A.pattern.symbolic, _products.host(A.values))
         self._plan = _choice.candidates(self._traits, library_for(None))
         self._ready: dict[int, Prepared] = {}
         self._place = 0

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsgu import _products
 from tsgu._core import _log, _status, _wording
 from tsgu._core._factorisation import Factorisation, SingularMatrixError, library_for
 from tsgu._matrix import SparseMatrix
@@ -22,7 +23,7 @@ class DirectSystem:
         library = library_for(arguments.get("library"))
         began = time.perf_counter()
         try:
-            self._factors = Factorisation(A.pattern.symbolic, host(A.values), library, arguments.get("rtol"))
+            self._factors = Factorisation(A.pattern.symbolic, _products.host(A.values), library, arguments.get("rtol"))
         except SingularMatrixError as error:
             raise _singular(error) from error
         self._factoring = time.perf_counter() - began
@@ -35,7 +36,7 @@ class DirectSystem:
 
     def _solve(self, B: Tensor, transposed: bool) -> Tensor:
         began = time.perf_counter()
-        b = host(B)
+        b = _products.host(B)
         try:
             x, columns = self._factors.solve(b, transposed)
         except SingularMatrixError as error:
@@ -49,10 +50,6 @@ class DirectSystem:
 def _singular(error: SingularMatrixError) -> Exception:
     message = f"A must not be singular for direct; SuperLU found: {error}."
     return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
-
-
-def host(tensor: Tensor) -> Any:
-    return tensor.detach().resolve_conj().resolve_neg().cpu().numpy()
 
 
 def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
-from tsgu import _checks
+from tsgu import _checks, _products
 from tsgu._core import _scipy, _symbolic
 from tsgu._implicit import assemble, extract, product
 from tsgu._pattern import Pattern, pattern_of
@@ -173,7 +173,7 @@ class SparseMatrix:
         _checks.check_unbatched(self.values)
         _checks.check_dtype("values", self.values)
         symbolic = self.pattern.symbolic
-        values = self.values.detach().resolve_conj().resolve_neg().cpu().numpy()
+        values = _products.host(self.values)
         return _scipy.matrix(values, symbolic.row, symbolic.col, symbolic.shape)
 
     def to_tensor(self, layout: torch.layout = torch.sparse_csr) -> Tensor:

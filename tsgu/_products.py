@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,11 @@ _CPU_COLUMNS = 8
 _CPU_BLOCK = 1 << 16
 _ACCELERATOR_BLOCK = 1 << 24
 """Entries of the temporary in a sampled product."""
+
+
+def host(tensor: Tensor) -> Any:
+    """A NumPy array of the same numbers, cut from the graph."""
+    return tensor.detach().resolve_conj().resolve_neg().cpu().numpy()
 
 
 def csr(values: Tensor, pattern: Pattern) -> Tensor:

@@ -162,6 +162,7 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
     traits, plan, places = _looked_at(matrix, values) if known else _guessed(matrix, n, dtype)
     attempts: list[_Attempt] = []
     names: list[tuple[str, str]] = []
+    failures: list[str] = []
     for order, place in enumerate(places):
         candidate = plan[place]
         chosen = {**arguments, "maxiter": candidate.maxiter(arguments.get("maxiter"), order + 1 == len(places))}
@@ -169,17 +170,18 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
         if candidate.precond == "amg":
             try:
                 chosen["M"] = precond.amg(matrix.with_values(values), **dict(candidate.options))
-            except ValueError:  # no levels for this matrix: the next candidate is there for that
+            except ValueError as error:  # no levels for this matrix: the next candidate is there for that
+                failures.append(f"{candidate.name} cannot be built: {error}")
                 continue
             later = None
         if candidate.method == "direct":
             bound: Bound = Direct(recording(), dict(candidate.options)["library"], arguments.get("rtol"))
         else:
             bound = _METHODS[candidate.method].bind(chosen, n, dtype, matrix)
-        definite = not known and candidate.method == "linear_cg"
-        attempts.append(_Attempt(bound, later, definite))
-        failures = [_failure(name, attempt) for (name, _), attempt in zip(names, attempts[:-1], strict=True)]
+        attempt = _Attempt(bound, later, definite=not known and candidate.method == "linear_cg")
+        attempts.append(attempt)
         names.append((candidate.name, _choice.note(traits, plan, place, failures)))
+        failures.append(_failure(candidate.name, attempt))
     return _Auto(tuple(attempts), tuple(names))
 
 

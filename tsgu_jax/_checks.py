@@ -13,9 +13,8 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
 from tsgu._core import _wording
+from tsgu._core._options import DTYPES
 from tsgu._core._status import user_frame
-
-DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 def is_traced(*trees: Any) -> bool:

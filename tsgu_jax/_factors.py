@@ -208,10 +208,7 @@ class _Patterns:
         for its_shape, its_row, its_col, counted, symbolic in known:
             if its_shape == shape and np.array_equal(its_row, row) and np.array_equal(its_col, col):
                 return counted, symbolic
-        counts = (row < shape[0]) & (col < shape[1])
-        counted = None if counts.all() else np.flatnonzero(counts)
-        given = (row, col) if counted is None else (row[counted], col[counted])
-        symbolic = _symbolic.from_coo(*given, shape)
+        counted, symbolic = _symbolic.from_padded_coo(row, col, shape)
         with self._lock:
             self._known.appendleft((shape, row.copy(), col.copy(), counted, symbolic))
         return counted, symbolic

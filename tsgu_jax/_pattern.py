@@ -244,11 +244,8 @@ def pattern_of(A: BCOO | BCSR) -> Pattern:
 
 
 def _without_padding(row: Any, col: Any, shape: tuple[int, int]) -> Pattern:
-    counts = (row < shape[0]) & (col < shape[1])
-    counted = None if counts.all() else np.flatnonzero(counts)
-    if counted is not None:
-        row, col = row[counted], col[counted]
-    return Pattern._of(_symbolic.from_coo(row, col, shape), counted)
+    counted, symbolic = _symbolic.from_padded_coo(row, col, shape)
+    return Pattern._of(symbolic, counted)
 
 
 def data_of(A: BCOO | BCSR) -> Array:

@@ -87,3 +87,20 @@ def test_vmap_over_values_judges_each_member(no_shortcut):
         dense = np.zeros(system.shape)
         dense[system.row, system.col] = v
         np.testing.assert_allclose(dense @ member, np.ones(system.n), rtol=1e-8)
+
+
+def test_levels_that_cannot_be_built_are_passed_over_with_a_word(no_shortcut, monkeypatch):
+    """A ValueError about levels that nobody hears of."""
+    pytest.importorskip("pyamg", reason="needs pyamg")
+
+    def refuse(A, **options):
+        raise ValueError("no levels")
+
+    monkeypatch.setattr(_choice, "_iterative", lambda *args: [_choice.Candidate("linear_cg", "amg", 1.0, 25)])
+    monkeypatch.setattr(tsgu_jax.precond, "amg", refuse)
+    system = BY_NAME["poisson"]
+    with tsgu_jax.record() as log:
+        x = tsgu_jax.auto(assembled(system)(jnp.asarray(system.values)), jnp.ones(system.n))
+    np.testing.assert_allclose(system.dense @ np.asarray(x), np.ones(system.n), rtol=1e-8)
+    assert log[0].method == "direct"
+    assert log[0].note.endswith("; linear_cg + amg cannot be built: no levels")

@@ -128,8 +128,8 @@ def record(progress: bool = False) -> Iterator[Log]:
     Parameters
     ----------
     progress : bool, optional
-        Show a line on stderr, by tqdm where it is installed, for an iterative solve that takes over a second: its steps
-        so far, its residual and its target.
+        Show a line on stderr, by tqdm where it is installed, for an iterative solve of a square system that takes
+        over a second: its steps so far, its residual and its target.
 
     Yields
     ------

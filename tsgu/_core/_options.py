@@ -16,6 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+DTYPES = ("float32", "float64", "complex64", "complex128")
+"""What is solved in."""
+
 ATTAINABLE = 4.0
 """Multiple of the rounding error in b - A x that counts as rounding level."""
 

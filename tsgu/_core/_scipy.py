@@ -6,9 +6,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tsgu._core import _wording
+from tsgu._core._options import DTYPES
 from tsgu._core._symbolic import Indices
-
-DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 def entries(A: Any) -> tuple[Indices, Indices, npt.NDArray[Any], tuple[int, int]]:

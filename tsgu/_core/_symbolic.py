@@ -126,6 +126,14 @@ def from_coo(row: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
     return Symbolic(_pointers(row, shape[0], dtype), col.astype(dtype), shape, merge=merge)
 
 
+def from_padded_coo(row: Indices, col: Indices, shape: tuple[int, int]) -> tuple[Indices | None, Symbolic]:
+    """The same where entries past the end are padding: which entries count, None for all, and the pattern of those."""
+    counts = (row < shape[0]) & (col < shape[1])
+    counted = None if counts.all() else np.flatnonzero(counts)
+    given = (row, col) if counted is None else (row[counted], col[counted])
+    return counted, from_coo(*given, shape)
+
+
 def from_csr(indptr: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
     """The same for row pointers and column indices.
 
