@@ -20,10 +20,19 @@ SINGLE = {np.dtype(np.float64): np.float32, np.dtype(np.complex128): np.complex6
 needs_pardiso = pytest.mark.skipif(not _mkl.installed(), reason="needs pypardiso")
 
 
+def symbolic_of(A):
+    A.sort_indices()
+    return _symbolic.from_csr(A.indptr, A.indices, A.shape)
+
+
 def factored(A, library="pardiso"):
     A = sp.csr_array(A)
-    A.sort_indices()
-    return Factorisation(_symbolic.from_csr(A.indptr, A.indices, A.shape), A.data, library)
+    return Factorisation(symbolic_of(A), A.data, library)
+
+
+def raw_factors(A, mtype):
+    A = sp.csr_array(A)
+    return _pardiso.PardisoFactors(A.data, symbolic_of(A), mtype)
 
 
 def laplacian(m):
@@ -47,9 +56,9 @@ def made(monkeypatch):
     types = []
     original, splu = _pardiso.PardisoFactors.__init__, _superlu.splu
 
-    def pardiso(self, A, mtype):
+    def pardiso(self, values, symbolic, mtype):
         types.append(mtype)
-        original(self, A, mtype)
+        original(self, values, symbolic, mtype)
 
     monkeypatch.setattr(_pardiso.PardisoFactors, "__init__", pardiso)
     monkeypatch.setattr(_superlu, "splu", lambda A, **options: types.append("superlu") or splu(A, **options))
@@ -135,7 +144,7 @@ def test_a_diagonal_that_is_not_stored_is_zero(made, of, mtype):
 def test_pivots_that_ruin_the_residual_are_not_believed(made, transposed):
     """Symmetric factors with tiny pivots on the diagonal: a residual of thousands, and no pivot replaced."""
     A, b = without_diagonal(1e-17, seed=1), np.ones(40)
-    raw = _pardiso.PardisoFactors(sp.csr_array(A), -2)
+    raw = raw_factors(A, -2)
     assert np.linalg.norm(b - A @ raw.solve(b, transposed)) > 1e-6 * np.linalg.norm(b)
     assert raw.perturbed == 0
     made.clear()
@@ -147,6 +156,38 @@ def test_pivots_that_ruin_the_residual_are_not_believed(made, transposed):
     assert made == [2, -2, 11]
     F.solve(b, not transposed)
     assert made == [2, -2, 11], "what was found to be good is kept"
+
+
+@needs_pardiso
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_the_order_of_elimination_is_kept_with_the_pattern(monkeypatch, dtype):
+    """A search in each step of a training loop, three times the work of the rest; or the order of another pattern."""
+    asked = []
+    original = _pardiso.Pardiso.__init__
+    monkeypatch.setattr(_pardiso.Pardiso, "__init__", lambda *given: (asked.append(given[-1][5]), original(*given))[1])
+    A = laplacian(12).astype(dtype)
+    pattern, b = symbolic_of(A), np.arange(1.0, 145.0).astype(dtype)
+    for scaled in (A, A + sp.diags_array(np.linspace(0, 3, 144)), 2 * A):
+        x, columns = Factorisation(pattern, sp.csr_array(scaled).data, "pardiso").solve(b, True)
+        assert_close(x, np.linalg.solve(scaled.toarray(), b), tolerance(100, np.float64, 0), "x")
+        assert columns[0].status == "converged"
+    factored(A)
+    assert asked == [2, 1, 1, 2]
+
+
+@needs_pardiso
+def test_an_order_is_not_kept_where_the_values_decide_on_it(monkeypatch):
+    """Scaling and matching of an indefinite matrix, done for other values."""
+    asked = []
+    original = _pardiso.Pardiso.__init__
+    monkeypatch.setattr(_pardiso.Pardiso, "__init__", lambda *given: (asked.append(given[-1]), original(*given))[1])
+    A = laplacian(12)
+    indefinite = sp.csr_array(A - sp.diags_array(np.where(np.arange(144) % 2, 0.5, 9.0)))
+    pattern, b = symbolic_of(A), np.ones(144)
+    for one in (A, indefinite, A):
+        x, _ = Factorisation(pattern, one.data, "pardiso").solve(b, False)
+        assert_close(x, np.linalg.solve(one.toarray(), b), tolerance(100, np.float64, 1e-12), "x")
+    assert [parameters.get(5) for parameters in asked] == [2, None, 1]
 
 
 @needs_pardiso
@@ -196,7 +237,7 @@ def test_replaced_pivots_are_believed_where_they_solve_a_random_right_hand_side(
     """Each of many systems with a small pivot handed to SuperLU, ten times slower; or none of them, singular or not."""
     for diagonal, seed, types in ((0.0, 0, [-2]), (1e-17, 0, [2, -2, 11])):
         A, b = without_diagonal(diagonal, seed), np.ones(40)
-        assert _pardiso.PardisoFactors(sp.csr_array(A), -2).perturbed > 0
+        assert raw_factors(A, -2).perturbed > 0
         made.clear()
         x, columns = factored(A).solve(b, False)
         assert made == types

@@ -53,19 +53,23 @@ class Pardiso:
     Parameters
     ----------
     data, indptr, indices : ndarray
-        Rows of the matrix, sorted, from which refinement reads as well: data in double precision, and of a symmetric
-        or Hermitian matrix the upper triangle, with the whole diagonal.
+        Rows of the matrix, sorted, from which refinement reads as well: data in double precision, indices of 64 bits,
+        and of a symmetric or Hermitian matrix the upper triangle, with the whole diagonal.
+    order : ndarray, shape (n,), int64
+        The order of elimination, which is read or written as iparm(5) says.
     mtype : int
         Type of the matrix.
     iparm : mapping
         Parameters other than the defaults, numbered from 1 as in MKL's documentation.
     """
 
-    def __init__(self, data: Array, indptr: Array, indices: Array, mtype: int, iparm: dict[int, int]) -> None:
+    def __init__(
+        self, data: Array, indptr: Array, indices: Array, order: Array, mtype: int, iparm: dict[int, int]
+    ) -> None:
         self._function = _function()
         self.mtype = mtype
         self.data = data
-        self._index = indptr.astype(np.int64), indices.astype(np.int64)
+        self._index, self._order = (indptr, indices), order
         self._handle = np.zeros(64, np.int64)
         self._iparm = np.zeros(64, np.int64)
         for number, value in {1: 1, 35: 1, **iparm}.items():  # parameters are given, and indices count from zero
@@ -102,7 +106,7 @@ class Pardiso:
             byref(c_int64(n)),
             self.data.ctypes,
             *(index.ctypes for index in self._index),
-            None,  # no ordering of the user's own
+            self._order.ctypes,
             byref(c_int64(columns)),
             self._iparm.ctypes,
             byref(silent),

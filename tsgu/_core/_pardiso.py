@@ -35,8 +35,53 @@ _PARAMETERS: dict[int, dict[int, int]] = {
     **dict.fromkeys((GENERAL, COMPLEX_GENERAL), _METIS | {10: 13, 11: 1, 13: 1}),
 }
 
+_ORDER_FOUND, _ORDER_GIVEN = {5: 2}, {5: 1}
+"""Of a definite matrix the order of elimination follows from the pattern, and finding it may take three times as long
+as all the rest; elsewhere scaling and matching change it. With an order that is given, substitution has one thread."""
+
 _NOT_OF_THIS_TYPE = frozenset({-3, -4, -6, -7})
 """Errors that say more of the matrix than of the call: no ordering, a zero pivot, no matching, a zero diagonal."""
+
+
+class Structure:
+    """What PARDISO reads of a pattern: all of it, or the upper triangle with the whole diagonal.
+
+    Parameters
+    ----------
+    symbolic : Symbolic
+        The pattern.
+    triangle : bool
+        Whether the upper triangle is enough.
+    """
+
+    def __init__(self, symbolic: Symbolic, triangle: bool) -> None:
+        n, nnz = symbolic.shape[0], symbolic.nnz
+        row, col, places = symbolic.row, symbolic.col, np.arange(nnz)
+        if triangle:
+            upper, everywhere = np.flatnonzero(row <= col), np.arange(n)
+            missing = np.setdiff1d(everywhere, row[row == col], assume_unique=True)
+            row, col = (np.concatenate([index[upper], missing]) for index in (row, col))
+            places = np.concatenate([upper, np.full(missing.size, nnz)])
+        rows = sp.csr_array((places, (row, col)), shape=symbolic.shape)
+        rows.sort_indices()
+        self.indptr, self.indices = rows.indptr.astype(np.int64), rows.indices.astype(np.int64)
+        self._places = rows.data
+        self.order: Array | None = None
+        """The order of elimination, once it was found."""
+
+    def values(self, values: Array) -> Array:
+        """The values here, in double precision, of those of the pattern; zero where nothing is stored."""
+        wide = values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
+        return np.append(wide, 0)[self._places]
+
+
+def structure(symbolic: Symbolic, triangle: bool) -> Structure:
+    """The same, kept with the pattern."""
+    key = f"pardiso, {'upper triangle' if triangle else 'all'}"
+    if key not in symbolic.analyses:
+        symbolic.analyses[key] = Structure(symbolic, triangle)
+    found: Structure = symbolic.analyses[key]
+    return found
 
 
 class PardisoFactors:
@@ -44,8 +89,10 @@ class PardisoFactors:
 
     Parameters
     ----------
-    matrix : csr_array, shape (n, n)
-        n > 0, with an entry in each row and column.
+    values : ndarray, shape (nnz,)
+        In the pattern's order.
+    symbolic : Symbolic
+        The pattern, of shape (n, n), n > 0, with an entry in each row and column.
     mtype : int
         Type of the matrix.
 
@@ -57,14 +104,22 @@ class PardisoFactors:
 
     library = "pardiso"
 
-    def __init__(self, matrix: sp.csr_array, mtype: int) -> None:
+    def __init__(self, values: Array, symbolic: Symbolic, mtype: int) -> None:
         self._general = mtype in (GENERAL, COMPLEX_GENERAL)
         self._hermitian = mtype in (HERMITIAN_DEFINITE, HERMITIAN)
-        stored = matrix if self._general else _upper_triangle(matrix)
-        data = stored.data.astype(np.complex128 if np.iscomplexobj(stored.data) else np.float64)
-        self._pardiso = Pardiso(data, stored.indptr, stored.indices, mtype, _PARAMETERS[mtype])
+        stored = structure(symbolic, not self._general)
+        parameters, order = _PARAMETERS[mtype], stored.order
+        keeps_order = mtype in (SYMMETRIC_DEFINITE, HERMITIAN_DEFINITE)
+        if keeps_order:
+            parameters = parameters | (_ORDER_FOUND if order is None else _ORDER_GIVEN)
+        if order is None or not keeps_order:
+            order = np.zeros(symbolic.shape[0], np.int64)
+        data = stored.values(values)
+        self._pardiso = Pardiso(data, stored.indptr, stored.indices, order, mtype, parameters)
         weakref.finalize(self, self._pardiso.call, RELEASE).atexit = False  # memory ends with the process anyway
         self._pardiso.call(FACTOR)
+        if keeps_order:
+            stored.order = order
         self.mtype = mtype
         self.perturbed = self._pardiso[14]
         """How many pivots were replaced."""
@@ -92,7 +147,7 @@ def attempts(matrix: sp.csr_array, symbolic: Symbolic) -> Iterator[PardisoFactor
         return  # singular, and PARDISO does not check
     for mtype in types(matrix, symbolic):
         try:
-            factors = PardisoFactors(matrix, mtype)
+            factors = PardisoFactors(matrix.data, symbolic, mtype)
         except PardisoError as error:
             if error.code not in _NOT_OF_THIS_TYPE:
                 raise
@@ -120,14 +175,3 @@ def _solves_any(factors: PardisoFactors, matrix: sp.csr_array) -> bool:
     b = b.astype(np.result_type(b, matrix.dtype))
     residual = np.linalg.norm(b - matrix @ factors.solve(b, False))
     return bool(residual <= default_rtol(float(np.finfo(np.float64).eps)) * np.linalg.norm(b))
-
-
-def _upper_triangle(matrix: sp.csr_array) -> sp.csr_array:
-    """The upper triangle with all of the diagonal, zero where nothing is stored."""
-    upper = sp.triu(matrix, format="coo")
-    everywhere = np.arange(matrix.shape[0], dtype=upper.col.dtype)
-    entries = np.concatenate([upper.data, np.zeros(everywhere.size, upper.dtype)])
-    place = tuple(np.concatenate([index, everywhere]) for index in (upper.row, upper.col))
-    with_diagonal = sp.coo_array((entries, place), shape=matrix.shape).tocsr()  # sums, and keeps explicit zeros
-    with_diagonal.sort_indices()
-    return with_diagonal

@@ -111,7 +111,7 @@ def attempts(values: Array, symbolic: Symbolic) -> Iterator[SuperLUFactors]:
 
 def _factored(values: Array, symbolic: Symbolic, options: Mapping[str, Any]) -> SuperLUFactors:
     rule = options["permc_spec"]
-    ordering: Ordering | None = symbolic.orderings.get(rule)
+    ordering: Ordering | None = symbolic.analyses.get(rule)
     if ordering is None:
         other = symbolic.transpose
         columns = _sorted(sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape))
@@ -124,7 +124,7 @@ def _factored(values: Array, symbolic: Symbolic, options: Mapping[str, Any]) -> 
             raise
         raise SingularMatrixError(str(error)) from error
     if ordering is None:
-        symbolic.orderings[rule] = Ordering(lu.perm_c, symmetric=options is _SYMMETRIC)
+        symbolic.analyses[rule] = Ordering(lu.perm_c, symmetric=options is _SYMMETRIC)
     return SuperLUFactors(lu, columns, ordering)
 
 

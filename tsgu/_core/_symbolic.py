@@ -71,8 +71,8 @@ class Symbolic:
         return np.array_equal(self.indptr, other.indptr) and np.array_equal(self.col, other.col)
 
     @cached_property
-    def orderings(self) -> dict[str, Any]:
-        """Orders of elimination that were found for this pattern, by the rule that they come from."""
+    def analyses(self) -> dict[str, Any]:
+        """What was found out about the pattern for factorisations, such as orders of elimination, by what needs it."""
         return {}
 
     @cached_property
