@@ -89,21 +89,18 @@ def product(values: Array, x: Array, entries: Entries) -> Array:
     return (jax.vmap(_product, in_axes=(0, 0, None)) if values.ndim == 2 else _product)(values, x, entries)
 
 
-@jax.custom_jvp
 def _product(values: Array, x: Array, entries: Entries) -> Array:
-    """By a layout for speed; its tangents by entries, which are quick to transpose."""
-    return _products.apply(_products.operand(values, entries, False), x, finite=False)
+    """As the solution v of u = x, v - A u = 0 under the rule above: by layouts, where it is transposed in x as well."""
+    m, n = entries.shape
+    fixed = lax.stop_gradient(values)
 
+    def times(x: Array, transposed: bool) -> Array:
+        return _products.apply(_products.operand(fixed, entries, transposed), x, finite=False)
 
-def _product_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    values, x, entries = primals
-    parts = [
-        _products.entrywise(*factors, entries)
-        for factors, tangent in (((tangents[0], x), tangents[0]), ((values, tangents[1]), tangents[1]))
-        if not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-    ]
-    y = _product(values, x, entries)
-    return y, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(y)
-
-
-_product.defjvp(_product_jvp, symbolic_zeros=True)
+    stacked = lax.custom_linear_solve(
+        lambda uv: jnp.concatenate([uv[:n], uv[n:] - _products.entrywise(values, uv[:n], entries)]),
+        jnp.concatenate([x, jnp.zeros((m, *x.shape[1:]), x.dtype)]),
+        lambda _, b: jnp.concatenate([b[:n], b[n:] + times(b[:n], False)]),
+        lambda _, g: jnp.concatenate([g[:n] + times(g[n:], True), g[n:]]),
+    )
+    return stacked[n:]

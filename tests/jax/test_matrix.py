@@ -151,6 +151,54 @@ def test_products_are_differentiable_to_second_order():
             np.testing.assert_allclose(g, e, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("name", ["diagonals", "tall band", "uniform", "wide"])
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_derivatives_of_a_product_are_those_of_the_dense_one(name, dtype):
+    """A conjugate that JAX does not ask for, or a derivative by one factor where the other is meant."""
+    row, col, shape = PATTERNS[name]
+    rng = np.random.default_rng(6)
+
+    def drawn(size):
+        return jnp.asarray(rng.standard_normal(size).astype(dtype) * (1 + 2j if dtype is complex else 1))
+
+    (values, dv), (x, dx) = ([drawn(size) for _ in range(2)] for size in (row.size, shape[1]))
+    pattern = tsgu_jax.Pattern(row, col, shape)
+
+    def ours(v, x):
+        return tsgu_jax.SparseMatrix(pattern.gather(v), pattern) @ x
+
+    def truth(v, x):
+        return jnp.zeros(shape, v.dtype).at[row, col].add(v) @ x
+
+    for mine, exact in zip(
+        jax.tree.leaves(jax.jvp(ours, (values, x), (dv, dx))),
+        jax.tree.leaves(jax.jvp(truth, (values, x), (dv, dx))),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, exact, rtol=1e-12, atol=1e-12)
+    y, back = jax.vjp(ours, values, x)
+    for mine, exact in zip(back(y), jax.vjp(truth, values, x)[1](y), strict=True):
+        np.testing.assert_allclose(mine, exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["diagonals", "uniform"])
+def test_a_product_is_transposed_in_x_without_a_scatter(name):
+    """A backward pass through A @ x that takes several times the forward one."""
+    row, col, shape = PATTERNS[name]
+    A = tsgu_jax.SparseMatrix.from_coo(row, col, np.ones(row.size), shape)
+
+    def backward(A, g):
+        return jax.vjp(lambda x: A @ x, jnp.zeros(shape[1]))[1](g)
+
+    def by_segments(A, g):
+        entries = A.pattern.entries
+        return jax.vjp(lambda x: _products.entrywise(A.values, x, entries), jnp.zeros(shape[1]))[1](g)
+
+    g = jnp.ones(shape[0])
+    assert " scatter(" not in jax.jit(backward).lower(A, g).compile().as_text()
+    assert " scatter(" in jax.jit(by_segments).lower(A, g).compile().as_text()
+
+
 def test_several_column_blocks_give_the_same_as_one(monkeypatch):
     """The last block of columns, which is narrower."""
     monkeypatch.setattr(_products, "_BLOCK", 8)
