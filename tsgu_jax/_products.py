@@ -10,6 +10,7 @@ Four forms of the same product:
 - *entry-wise*: a segment sum whose transposes are gathers. What is differentiated.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,15 +57,15 @@ class Entries:
 @partial(register_dataclass, data_fields=["values", "start"], meta_fields=["below", "above"])
 @dataclass(frozen=True, eq=False)
 class _ByDiagonals:
-    """The values of each diagonal, (diagonals, m); see :class:`Diagonals`."""
+    """The values of each diagonal, (diagonals, m) or that many vectors; see :class:`Diagonals`."""
 
-    values: Array
+    values: Array | tuple[Array, ...]
     start: Array
     below: int
     above: int
 
     def apply(self, x: Array, unroll: int, finite: bool) -> Array:
-        count, rows = self.values.shape
+        rows = self.values[0].shape[0]
         padded = jnp.pad(x, ((self.below, self.above), *((0, 0) for _ in x.shape[1:])))
 
         def term(i: Any) -> Array:
@@ -72,22 +73,22 @@ class _ByDiagonals:
             # A place that is only padding touches nothing, be it infinite.
             return value * shifted if finite else jnp.where(value != 0, value * shifted, 0)
 
-        return _add_up(count, term, unroll)
+        return _add_up(self.values, term, unroll)
 
 
 @partial(register_dataclass, data_fields=["values", "columns", "layout"], meta_fields=["rows"])
 @dataclass(frozen=True, eq=False)
 class _ByRows:
-    """For each bin its values and column indices, (width, rows of the bin); see :class:`Rows`."""
+    """For each bin its values and column indices, (width, rows of the bin) or that many vectors; see :class:`Rows`."""
 
-    values: tuple[Array, ...]
-    columns: tuple[Array, ...]
+    values: tuple[Array | tuple[Array, ...], ...]
+    columns: tuple[Array | tuple[Array, ...], ...]
     layout: Rows
     rows: int
 
     def apply(self, x: Array, unroll: int, finite: bool) -> Array:
         sums = [
-            _add_up(columns.shape[0], lambda i, v=values, c=columns: _like(v[i], x) * _take(x, c[i]), unroll)
+            _add_up(columns, lambda i, v=values, c=columns: _like(v[i], x) * _take(x, c[i]), unroll)
             for values, columns in zip(self.values, self.columns, strict=True)
         ]
         return _assemble(sums, self.layout, jnp.zeros((self.rows, *x.shape[1:]), x.dtype))
@@ -118,19 +119,26 @@ def operand(values: Array, entries: Entries, transposed: bool) -> Operand:
     if transposed:
         row, col, layout = col, row, entries.columns
     rows = entries.shape[1 if transposed else 0]
+
+    def value(places: Array) -> Array:
+        return _take_or_zero(values, places)
+
     if isinstance(layout, Diagonals):
-        return _ByDiagonals(_take_or_zero(values, layout.places), layout.start, layout.below, layout.above)
+        diagonals = _each(value, layout.places)
+        return _ByDiagonals(diagonals, layout.start, layout.below, layout.above)
     if layout is None:
         valid = _valid(entries)
         row = jnp.where(valid, row, rows)
         order = jnp.argsort(row)
         return _BySegments(jnp.where(valid, values, 0)[order], col[order], row[order], rows)
-    columns = tuple(_take(col, jnp.minimum(place, col.shape[0] - 1)) for place in layout.bins)
-    # A padded place repeats the first column of its row, so that it touches nothing that the row does not.
-    columns = tuple(
-        jnp.where(place < col.shape[0], column, column[:1]) for place, column in zip(layout.bins, columns, strict=True)
-    )
-    return _ByRows(tuple(_take_or_zero(values, place) for place in layout.bins), columns, layout, rows)
+
+    def column(places: Array, first: Array) -> Array:
+        # A padded place repeats the first column of its row, so that it touches nothing that the row does not.
+        inside = jnp.where(places < col.shape[0], places, first)
+        return _take(col, jnp.minimum(inside, col.shape[0] - 1))
+
+    columns = tuple(_each(partial(column, first=bin[0]), bin) for bin in layout.bins)
+    return _ByRows(tuple(_each(value, bin) for bin in layout.bins), columns, layout, rows)
 
 
 def host_operand(values: npt.NDArray[Any], indptr: npt.NDArray[Any], col: npt.NDArray[Any], n: int) -> Operand:
@@ -203,10 +211,21 @@ def _take_or_zero(x: Array, index: Array) -> Array:
     return x.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
 
-def _add_up(width: int, term: Any, unroll: int = _UNROLL) -> Array:
-    """The sum of term(i) for i < width."""
-    first = term(0)
-    return first if width == 1 else lax.fori_loop(1, width, lambda i, y: y + term(i), first, unroll=min(width, unroll))
+def _each(take: Callable[[Array], Array], places: Array) -> Array | tuple[Array, ...]:
+    """take(places), as a vector for each row of places where there are few: XLA would copy them out of one array."""
+    if places.shape[0] > _UNROLL:
+        return take(places)
+    return tuple(take(row) for row in places)
+
+
+def _add_up(parts: Array | tuple[Array, ...], term: Any, unroll: int = _UNROLL) -> Array:
+    """The sum of term(i) over the parts."""
+    width, total = len(parts), term(0)
+    if width > unroll and not isinstance(parts, tuple):
+        return lax.fori_loop(1, width, lambda i, y: y + term(i), total, unroll=unroll)
+    for i in range(1, width):
+        total += term(i)
+    return total
 
 
 def _assemble(sums: list[Array], layout: Rows, empty: Array) -> Array:
@@ -217,8 +236,6 @@ def _assemble(sums: list[Array], layout: Rows, empty: Array) -> Array:
         return sums[0]
     pieces = jnp.concatenate(sums)
     if layout.rest is not None:
-        whole = [
-            _add_up(places.shape[0], lambda i, p=places: _take_or_zero(pieces, p[i])) for places in layout.rest.bins
-        ]
+        whole = [_add_up(places, lambda i, p=places: _take_or_zero(pieces, p[i])) for places in layout.rest.bins]
         pieces = jnp.concatenate([pieces, _assemble(whole, layout.rest, empty)])
     return _take_or_zero(pieces, layout.order)

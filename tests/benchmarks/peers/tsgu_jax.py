@@ -1,4 +1,4 @@
-"""tsgu_jax: one compiled function, the pattern known to it; the preconditioner is made outside and passed in."""
+"""tsgu_jax: one compiled function, to which the pattern and the preconditioner are arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def start(method, case, rtol) -> Run:
     arguments = choice(tsgu_jax, method, case, rtol)
     preconditioned = "+" in method
 
-    def solution(values, b, *M):
+    def solution(values, b, pattern, *M):
         A = tsgu_jax.SparseMatrix(values, pattern)
         given = arguments_with(*M) if preconditioned else arguments(A)
         return tsgu_jax.solve(A, b, **given)
@@ -30,7 +30,7 @@ def start(method, case, rtol) -> Run:
 
     def steps(values):
         with tsgu_jax.record() as log:  # which hears of functions that are compiled inside it
-            jax.block_until_ready(gradient(solution)(values, w, b, *preconditioner(values)))
+            jax.block_until_ready(gradient(solution)(values, w, b, pattern, *preconditioner(values)))
         return told(log)
 
-    return Run(lambda v: jax.block_until_ready(compiled(v, w, b, *preconditioner(v))), to_device, steps)
+    return Run(lambda v: jax.block_until_ready(compiled(v, w, b, pattern, *preconditioner(v))), to_device, steps)
