@@ -1,5 +1,6 @@
 """Test configuration: one thread, set before any library loads, and real matrices that live outside the repository."""
 
+import itertools
 import os
 import sys
 
@@ -10,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "--benchmark-only" not in sys.argv:
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if config.getoption("benchmark_only") or config.args_source is config.ArgsSource.ARGS else 2
 
 
-@pytest.fixture(autouse=True, scope="module")
-def forgotten_programs() -> Iterator[None]:
-    """Compiled programs of one file do not pile up for the next: they would come to gigabytes."""
-    yield
-    if "jax" in sys.modules:
+_run = itertools.count(1)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Compiled programs are forgotten after each file and each hundred tests.
+
+    Those of all files would come to gigabytes, and XLA ends in a segmentation fault where a process has more than the
+    65 530 pieces of memory that Linux grants it: those of two hundred of these tests.
+    """
+    last_of_file = nextitem is None or nextitem.path != item.path
+    if "jax" in sys.modules and (last_of_file or next(_run) % 100 == 0):
         sys.modules["jax"].clear_caches()
 
 
