@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from tsgu._core import _wording
 from tsgu._core._blocks import check_size
 from tsgu._core._options import check_keywords
+from tsgu._core._symbolic import Symbolic
 
 Array = npt.NDArray[Any]
 
@@ -46,8 +47,8 @@ _MAX_COARSE = 200
 _LARGEST = 4000
 """Unknowns of the coarsest level whose dense inverse is still worth its memory, 128 MB."""
 
-_LANCZOS = 12
-_SAFETY = 1.05
+_LANCZOS = 8
+_SAFETY = 1.1
 """Steps of the estimate of the largest eigenvalue, which is from below, and the factor on it."""
 
 
@@ -93,13 +94,8 @@ def smoothing(degree: int) -> list[tuple[float, float]]:
     return [((2 * i - 1) / (2 * i + 3), (6 * i + 3) / (2 * i + 3)) for i in range(1, degree)]
 
 
-def build(A: sp.csr_array, kind: str, block: int, arguments: Mapping[str, Any], eps: float) -> Hierarchy:
-    """Set up the levels for a square matrix in double precision.
-
-    Parameters
-    ----------
-    eps : float
-        Rounding unit of the precision in which the entries of A were given.
+def build(values: Array, pattern: Symbolic, kind: str, block: int, arguments: Mapping[str, Any]) -> Hierarchy:
+    """Set up the levels for the square matrix with these values.
 
     Raises
     ------
@@ -108,19 +104,21 @@ def build(A: sp.csr_array, kind: str, block: int, arguments: Mapping[str, Any], 
     TypeError, ValueError
         For arguments that do not fit; if a diagonal entry is zero, or the coarsening comes to a halt too early.
     """
-    function = _function(kind, A, check_size(block))
-    A = _tidy(A.copy())  # PyAMG and SciPy work in place, and the index arrays are those of the caller's pattern
+    n, eps = pattern.shape[0], float(np.finfo(values.dtype).eps)
+    function = _function(kind, values.dtype, n, check_size(block))
     accepted = frozenset(inspect.signature(function).parameters) - frozenset(_OURS)
     check_keywords(f"amg of kind {kind}", arguments, accepted)
-    n = A.shape[0]
+    values = values.astype(np.result_type(values, np.float64), copy=False)
+    # A copy, since PyAMG and SciPy work in place, and the index arrays are those of the caller's pattern.
+    A = _tidy(sp.csr_array((values, pattern.col, pattern.indptr), shape=pattern.shape, copy=True))
     check_diagonal("amg", A.diagonal())
-    hermitian = _close(A, A.conj().T, eps)
-    options: dict[str, Any] = {"max_coarse": _MAX_COARSE, **arguments}
-    if "symmetry" in accepted and "symmetry" not in options:
-        other = "symmetric" if not hermitian and _close(A, A.T, eps) else "nonsymmetric"
-        options["symmetry"] = "hermitian" if hermitian else other
     if n == 0:
         return Hierarchy(kind, (), np.zeros((0, 0), A.dtype), 1.0, True)
+    symmetry = _symmetry(values, pattern, eps)
+    hermitian = symmetry == "hermitian"
+    options: dict[str, Any] = {"max_coarse": _MAX_COARSE, **arguments}
+    if "symmetry" in accepted:
+        options.setdefault("symmetry", symmetry)
     given = sp.csr_matrix(A) if block == 1 else sp.csr_matrix(A).tobsr((block, block))
     with _reproducible():
         found = function(given, presmoother=None, postsmoother=None, **options).levels
@@ -132,10 +130,10 @@ def build(A: sp.csr_array, kind: str, block: int, arguments: Mapping[str, Any], 
         )
     matrices = [_tidy(sp.csr_array(level.A)) for level in found]
     transfers = [(_tidy(sp.csr_array(level.P)), _tidy(sp.csr_array(level.R))) for level in found[:-1]]
-    paired = [(R - P.T).nnz == 0 for P, R in transfers]
+    paired = [_equal(R, P.T.tocsr()) for P, R in transfers]
     real = A.dtype.kind != "c"
     hermitian = hermitian and all(
-        (same and real) or _close(R, P.conj().T, eps) for same, (P, R) in zip(paired, transfers, strict=True)
+        (same and real) or _small(R - P.conj().T, R, eps) for same, (P, R) in zip(paired, transfers, strict=True)
     )
     levels = [
         Level(A, P, R, _scale(A, hermitian), same) for A, (P, R), same in zip(matrices, transfers, paired, strict=False)
@@ -163,14 +161,14 @@ def check_diagonal(name: str, diagonal: Array) -> None:
         raise ValueError(_wording.zero_diagonal(name, int(zero[0]), zero.size))
 
 
-def _function(kind: str, A: sp.csr_array, block: int) -> Callable[..., Any]:
+def _function(kind: str, dtype: np.dtype[Any], n: int, block: int) -> Callable[..., Any]:
     check_kind(kind)
-    if A.dtype.kind == "c" and kind not in _COMPLEX:
-        raise TypeError(f"A must be real for amg of kind {kind}; got {A.dtype}. Use kind {' or '.join(_COMPLEX)}.")
+    if dtype.kind == "c" and kind not in _COMPLEX:
+        raise TypeError(f"A must be real for amg of kind {kind}; got {dtype}. Use kind {' or '.join(_COMPLEX)}.")
     if block != 1 and kind not in _BLOCKS:
         raise TypeError(f"block must be 1 for amg of kind {kind}; got {block}. Use kind {' or '.join(_BLOCKS)}.")
-    if A.shape[0] % block:
-        raise ValueError(f"block must divide the {A.shape[0]} unknowns for amg; got {block}.")
+    if n % block:
+        raise ValueError(f"block must divide the {n} unknowns for amg; got {block}.")
     try:
         import pyamg
     except ModuleNotFoundError as error:
@@ -200,41 +198,72 @@ def _reproducible() -> Iterator[None]:
             np.random.set_state(state)
 
 
+def _symmetry(values: Array, pattern: Symbolic, eps: float) -> str:
+    """What A is to rounding, in PyAMG's words. The transpose is found by the pattern alone, which keeps it."""
+    A: Any = values
+    if pattern.is_symmetric:
+        transpose = values[pattern.transposition]
+    else:
+        A = sp.csr_array((values, pattern.col, pattern.indptr), shape=pattern.shape)
+        transpose = A.T.tocsr()
+    if _small(A - transpose.conj(), A, eps):
+        return "hermitian"
+    return "symmetric" if values.dtype.kind == "c" and _small(A - transpose, A, eps) else "nonsymmetric"
+
+
 def _scale(A: sp.csr_array, hermitian: bool) -> Array:
     """4 / (3 lambda D), lambda an upper bound of the eigenvalues of D^-1 A; 0 where a coarse diagonal entry is."""
     diagonal = A.diagonal()
     inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0)
-    magnitude = abs(A)  # whose row sums bound the eigenvalues by Gershgorin, and column sums those of the transpose
-    sums = [magnitude.sum(axis=axis) for axis in ((1,) if hermitian else (0, 1))]
-    bound = float(min((abs(inverse) * np.asarray(each).ravel()).max(initial=0) for each in sums))
+    magnitude = sp.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
+    ones = np.ones(A.shape[0])  # row sums bound the eigenvalues by Gershgorin, and column sums those of the transpose
+    sums = [magnitude @ ones] if hermitian else [magnitude @ ones, magnitude.T @ ones]
+    bound = float(min((abs(inverse) * each).max(initial=0) for each in sums))
     if hermitian and np.all(diagonal.real >= 0):
-        bound = min(bound, _SAFETY * _largest_eigenvalue(A, np.sqrt(inverse.real)))
+        bound = _largest_eigenvalue(A, np.sqrt(inverse.real), bound)
     return 4 / (3 * (bound or 1.0)) * inverse
 
 
-def _largest_eigenvalue(A: sp.csr_array, root: Array) -> float:
-    """Of D^-1/2 A D^-1/2, by Lanczos (Golub and Van Loan, 4th ed., section 10.1) from a fixed start."""
-    v = np.random.default_rng(0).standard_normal(A.shape[0]).astype(A.dtype)
+def _largest_eigenvalue(A: sp.csr_array, root: Array, bound: float) -> float:
+    """Of D^-1/2 A D^-1/2, or a little more; ``bound`` is an upper bound, returned as soon as no less can come out.
+
+    By Lanczos (Golub and Van Loan, 4th ed., section 10.1) from a fixed start.
+    """
+    v = np.random.default_rng(0).uniform(-1, 1, A.shape[0]).astype(A.dtype)
     v /= np.linalg.norm(v)
-    old, below = np.zeros_like(v), 0.0
-    diagonal, off = [], []
+    old, below, estimate = np.zeros_like(v), 0.0, 0.0
+    diagonal: list[float] = []
+    off: list[float] = []
     for _ in range(min(_LANCZOS, A.shape[0])):
-        w = root * (A @ (root * v)) - below * old
+        w = A @ (root * v)  # from here on in place: at this size a temporary costs as much as the arithmetic
+        w *= root
+        old *= below
+        w -= old
         diagonal.append(np.vdot(v, w).real)
-        w -= diagonal[-1] * v
+        tridiagonal = np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1)
+        estimate = _SAFETY * float(np.linalg.eigvalsh(tridiagonal)[-1])
+        if estimate >= bound:
+            return bound
+        np.multiply(v, diagonal[-1], out=old)
+        w -= old
         below = float(np.linalg.norm(w))
-        off.append(below)
         if below <= 1e-12 * abs(diagonal[-1]):
             break
-        old, v = v, w / below
-    tridiagonal = np.diag(diagonal) + np.diag(off[:-1], 1) + np.diag(off[:-1], -1)
-    return float(np.linalg.eigvalsh(tridiagonal)[-1])
+        off.append(below)
+        w /= below
+        old, v = v, w
+    return estimate
 
 
-def _close(A: sp.csr_array, B: Any, eps: float) -> bool:
-    largest = abs(A).max() if A.nnz else 0.0
-    difference = A - B.tocsr()
-    return difference.nnz == 0 or float(abs(difference).max()) <= 100 * eps * largest
+def _small(difference: Any, A: Any, eps: float) -> bool:
+    """Whether a difference from A is rounding."""
+    return float(abs(difference).max()) <= 100 * eps * float(abs(A).max())
+
+
+def _equal(A: sp.csr_array, B: sp.csr_array) -> bool:
+    """Of matrices in canonical order."""
+    pairs = ((A.indptr, B.indptr), (A.indices, B.indices), (A.data, B.data))
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _tidy(A: sp.csr_array) -> sp.csr_array:

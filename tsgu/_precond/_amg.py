@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -183,12 +182,7 @@ def amg(
     A = matrix(A)
     if isinstance(pyamg_arguments.get("B"), Tensor):
         pyamg_arguments["B"] = pyamg_arguments["B"].detach().resolve_conj().cpu().numpy()
-    values = A.values.cpu().numpy()
-    indices = A.pattern.symbolic
-    double = sp.csr_array(
-        (values.astype(np.result_type(values, np.float64)), indices.col, indices.indptr), shape=A.shape
-    )
-    found = _amg.build(double, kind, block, pyamg_arguments, float(np.finfo(values.dtype).eps))
+    found = _amg.build(A.values.cpu().numpy(), A.pattern.symbolic, kind, block, pyamg_arguments)
     lift: Callable[[Any], Tensor] = lambda array: torch.from_numpy(array).to(A.device, A.dtype)  # noqa: E731
     levels = [
         Level(_lifted(own.A, A), _lifted(own.P, A), _lifted(own.R, A), lift(own.scale), own.paired)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 from jax import Array
 from jax.tree_util import register_dataclass
 
@@ -209,11 +208,8 @@ def amg(
             "A must be concrete for amg, which sets up its levels on the host; got traced values. "
             "Build the preconditioner outside of jit and pass it in as an argument."
         )
-    values, pattern = np.asarray(A.values), A.pattern.symbolic
-    double = sp.csr_array(
-        (values.astype(np.result_type(values, np.float64)), pattern.col, pattern.indptr), shape=A.shape
-    )
-    found = _amg.build(double, kind, block, pyamg_arguments, float(np.finfo(values.dtype).eps))
+    values = np.asarray(A.values)
+    found = _amg.build(values, A.pattern.symbolic, kind, block, pyamg_arguments)
 
     def operand(m: Any) -> Operand:
         m = m.tocsr()
