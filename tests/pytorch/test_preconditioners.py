@@ -95,6 +95,23 @@ def test_wide_blocks_of_columns_equal_single_ones():
             torch.testing.assert_close(M(B.T.contiguous().T[:, :width]), expected, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(40,), (40, 3)])
+def test_conjugate_gradients_apply_m_once_a_step(shape):
+    """M applied to the residual that ends the run: one cycle of multigrid in eight, for nothing."""
+    row, col, values = entries(40)
+    A = tsgu.SparseMatrix.from_coo(row, col, values, (40, 40))
+    M, calls = precond.amg(A, max_coarse=3), []
+
+    def counted(v):
+        calls.append(v.shape)
+        return M(v)
+
+    with tsgu.record() as log:
+        tsgu.linear_cg(A, torch.from_numpy(np.random.default_rng(0).standard_normal(shape)), M=counted)
+    assert log[0].converged
+    assert len(calls) == log[0].iterations > 2
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @names
 def test_on_an_accelerator_it_is_what_it_is_on_the_host(name):

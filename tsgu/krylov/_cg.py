@@ -15,32 +15,30 @@ from tsgu.krylov._prepared import krylov_method
 class _State(NamedTuple):
     x: Tensor  # solution
     r: Tensor  # residual by its recurrence
-    p: Tensor  # direction
+    p: Tensor  # direction of the last step
     q: Tensor  # memory for A p
-    rho: Scalar  # r^H M r
+    rho: Scalar  # r^H M r of the last step
     norm: Scalar
     broken: Any
 
 
 def _start(space: Arithmetic, problem: Problem, r: Tensor, attempt: int) -> _State:
-    z = problem.M(r)
-    rho = space.dot(r, z)
-    return _State(torch.zeros_like(r), r, z.clone(), torch.empty_like(r), rho, space.norm(r), rho == 0)
+    norm = space.norm(r)
+    x, p = torch.zeros_like(r), torch.zeros_like(r)
+    return _State(x, r, p, torch.empty_like(r), 0 * norm, norm, norm == 0)
 
 
 def _step(space: Arithmetic, problem: Problem, s: _State) -> _State:
-    """Saad, *Iterative Methods for Sparse Linear Systems*, 2nd ed., Algorithm 9.1; line numbers behind the code."""
+    """Barrett et al., *Templates*, figure 2.5: M is applied to no residual that ends the run."""
+    z = problem.M(s.r)
+    rho = space.dot(s.r, z) if problem.preconditioned else s.norm * s.norm
+    space.combine(z, space.divide(rho, s.rho), s.p)  # the direction is z in the first step, where s.rho is 0
     q = problem.A(s.p, s.q)
     curvature = space.dot(s.p, q)
-    alpha = space.divide(s.rho, curvature)  # 3
-    space.add(s.x, alpha, s.p)  # 4
-    space.add(s.r, -alpha, q)  # 5
-    z = problem.M(s.r)  # 6
-    rho = space.dot(s.r, z)
-    beta = space.divide(rho, s.rho)  # 7
-    space.combine(z, beta, s.p)  # 8
-    norm = space.norm(s.r) if problem.preconditioned else space.root(rho.real)
-    return _State(s.x, s.r, s.p, q, rho, norm, curvature == 0)
+    alpha = space.divide(rho, curvature)
+    space.add(s.x, alpha, s.p)
+    space.add(s.r, -alpha, q)
+    return _State(s.x, s.r, s.p, q, rho, space.norm(s.r), (rho == 0) | (curvature == 0))
 
 
 def _solution(space: Arithmetic, problem: Problem, s: _State) -> Tensor:
@@ -99,7 +97,7 @@ def linear_cg(
 
     References
     ----------
-    Y. Saad, *Iterative Methods for Sparse Linear Systems*, 2nd ed., SIAM 2003, Algorithm 9.1.
+    R. Barrett et al., *Templates for the Solution of Linear Systems*, 2nd ed., SIAM 1994, figure 2.5.
 
     Examples
     --------
