@@ -47,8 +47,8 @@ _MAX_COARSE = 200
 _LARGEST = 4000
 """Unknowns of the coarsest level whose dense inverse is still worth its memory, 128 MB."""
 
-_LANCZOS = 8
-_SAFETY = 1.1
+_LANCZOS = 12
+_SAFETY = 1.05
 """Steps of the estimate of the largest eigenvalue, which is from below, and the factor on it."""
 
 
