@@ -63,18 +63,17 @@ def csr_add(y: Tensor, matrix: Tensor, x: Tensor, alpha: float) -> None:
 def sampled_product(pattern: Pattern, u: Tensor, v: Tensor) -> Tensor:
     """sum_k u[i, k] conj(v[j, k]) at the stored entries (i, j), shape (nnz,).
 
-    Accumulated over blocks of entries, so that the temporary has a fixed size, whatever nnz and k; a block gathers
-    whole rows of u and v, which are contiguous.
+    Accumulated over blocks of entries, so that the temporaries have a fixed size, whatever nnz and k, and stay in
+    cache; a block gathers whole rows of u and v, which are contiguous.
     """
-    if u.dim() == 1:
-        return u.index_select(0, pattern.row) * v.conj().index_select(0, pattern.col)
     out = u.new_empty(pattern.nnz)
     budget = _CPU_BLOCK if u.device.type == "cpu" else _ACCELERATOR_BLOCK
-    block = max(1, budget // max(1, u.shape[1]))
+    vector = u.dim() == 1
+    block = budget if vector else max(1, budget // max(1, u.shape[1]))
     for start in range(0, pattern.nnz, block):
         entries = slice(start, start + block)
-        rows = u.index_select(0, pattern.row[entries])
-        out[entries] = torch.linalg.vecdot(v.index_select(0, pattern.col[entries]), rows)
+        rows, columns = u.index_select(0, pattern.row[entries]), v.index_select(0, pattern.col[entries])
+        out[entries] = rows.mul_(columns.conj()) if vector else torch.linalg.vecdot(columns, rows)
     return out
 
 
