@@ -203,6 +203,8 @@ def _symmetry(values: Array, pattern: Symbolic, eps: float) -> str:
     A: Any = values
     if pattern.is_symmetric:
         transpose = values[pattern.transposition]
+        if values.dtype.kind != "c" and np.array_equal(values, transpose):  # nearly always, and quick to see
+            return "hermitian"
     else:
         A = sp.csr_array((values, pattern.col, pattern.indptr), shape=pattern.shape)
         transpose = A.T.tocsr()
