@@ -91,10 +91,10 @@ def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
 
     SuperLU orders by minimum degree of A + A^T on a symmetric pattern, with pivots preferred on the diagonal, and by
     COLAMD otherwise, or where the residual shows that the first was not good enough. PARDISO takes about the same time
-    in two dimensions and a small part of it in three. It makes Cholesky factors where the values are those of a
-    Hermitian definite matrix, symmetric ones where they are symmetric or Hermitian, and LU factors otherwise, in double
-    precision whatever that of A. It replaces small pivots; where the residual shows that refinement did not make up for
-    them, the next kind of factors is tried, in the end those of SuperLU.
+    in two dimensions, half of it for a definite matrix, and a small part of it in three. It makes Cholesky factors
+    where the values are those of a Hermitian definite matrix, symmetric ones where they are symmetric or Hermitian, and
+    LU factors otherwise, in double precision whatever that of A. It replaces small pivots; where the residual shows
+    that refinement did not make up for them, the next kind of factors is tried, in the end those of SuperLU.
 
     PARDISO runs on the threads that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for
     each core. Nothing here sets their number.

@@ -3,7 +3,8 @@
 Costs are counted in products with A, forward and adjoint solve together. With n unknowns, nnz entries, and a graph of
 width w (see :attr:`tsgu._core._symbolic.Symbolic.width`), and so of length n / w,
 
-    direct                  150 + 12 r, by PARDISO 620 + r, where r = max(n w, w^3) / nnz is what separators take
+    direct                  150 + 12 r, where r = max(n w, w^3) / nnz is what separators take; by PARDISO 250 + r / 2
+                            where A may be definite, so that the order of elimination is kept, and 620 + r elsewhere
     linear_cg + amg         600, whatever n; 900 by smoothed aggregation
     linear_cg + jacobi      3 n / w: information crosses the graph in n / w steps
     minres                  12 n / w
@@ -187,7 +188,9 @@ def _cost_of_direct(traits: Traits, library: str) -> float:
         return 0.0
     work = max(traits.n * traits.width, traits.width**3)
     per_entry = work / max(traits.nnz, 1)
-    return 150 + 12 * per_entry if library == "superlu" else 620 + per_entry
+    if library == "superlu":
+        return 150 + 12 * per_entry
+    return 250 + 0.5 * per_entry if traits.hermitian and traits.sign > 0 else 620 + per_entry
 
 
 def _iterative(traits: Traits, amg: bool, more: float) -> list[Candidate]:
