@@ -21,8 +21,10 @@ from tsgu._core._log import recording
 from tsgu._core._options import resolve_options
 from tsgu_jax import _checks, precond
 from tsgu_jax._direct import Direct
+from tsgu_jax._layout import Diagonals
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Bound, Method, Prepared, call, refuse_callable
+from tsgu_jax._pattern import Pattern
 from tsgu_jax._report import CODE, Choice, Outcome
 from tsgu_jax.krylov import bicgstab, gmres, linear_cg, minres
 from tsgu_jax.krylov._operator import MatrixOperator
@@ -203,17 +205,29 @@ def _looked_at(matrix: SparseMatrix, values: Any) -> tuple[Traits, tuple[Candida
 
 def _guessed(matrix: SparseMatrix, n: int, dtype: Any) -> tuple[Traits, tuple[Candidate, ...], list[int]]:
     """The candidates for traced values, of which the pattern alone is known, or for traced indices, not even that."""
-    pattern = matrix.pattern
-    traced = _checks.is_traced(pattern.row, pattern.col)
-    width = n**0.5 if traced else pattern.symbolic.width
-    complex_ = bool(jnp.issubdtype(dtype, jnp.complexfloating))
-    traits = Traits(n, pattern.nnz, width, complex_, hermitian=True, sign=1, diagonal=True, coupled=False, seen=False)
+    width, complex_ = _width(matrix.pattern), bool(jnp.issubdtype(dtype, jnp.complexfloating))
+    nnz = matrix.pattern.nnz
+    traits = Traits(n, nnz, width, complex_, hermitian=True, sign=1, diagonal=True, coupled=False, seen=False)
     definite = _choice.candidates(traits, library_for(None), amg=False)
     if definite[0].method == "direct":
         return traits, definite, [0]
     general = _choice.candidates(replace(traits, hermitian=False), library_for(None), amg=False)
     plan = (definite[0], *general)
     return traits, plan, sorted({0, 1, len(plan) - 1})
+
+
+def _width(pattern: Pattern) -> float:
+    """Of the graph; of one with traced indices what a layout by diagonals tells, or that of a cube.
+
+    A plane taken for a cube costs a few steps, after which it is factored. A cube taken for a plane would be factored
+    at a hundred times the cost.
+    """
+    if not _checks.is_traced(pattern.row, pattern.col):
+        return pattern.symbolic.width
+    cube = pattern.shape[0] ** (2 / 3)
+    layout = pattern.entries.rows
+    # Of a grid that is numbered line by line the mean is a good half of the widest.
+    return min(0.6 * max(layout.below, layout.above), cube) if isinstance(layout, Diagonals) else cube
 
 
 def _auto(
@@ -226,9 +240,10 @@ def _auto(
     target within four times its estimate, the last candidate of the list has its turn. What multigrid takes to compile
     counts, so that it is chosen for large matrices alone.
 
-    Where A is traced its pattern alone is looked at. Then it is either ``direct``; or ``linear_cg`` with ``jacobi`` if
-    A turns out Hermitian with a diagonal of one sign, else ``bicgstab`` with ``jacobi``, and then ``direct``, or
-    ``gmres`` with ``ilu`` where factors would be too large. For multigrid under ``jit`` build ``M`` outside.
+    Where A is traced its pattern alone is looked at; where that is an argument of the compiled function too, no more
+    than the diagonals that it may consist of. Then it is either ``direct``; or ``linear_cg`` with ``jacobi`` if A turns
+    out Hermitian with a diagonal of one sign, else ``bicgstab`` with ``jacobi``, and then ``direct``, or ``gmres`` with
+    ``ilu`` where factors would be too large. For multigrid under ``jit`` build ``M`` outside.
 
     ===========================================  ==============================================================
     A                                            candidates, the cheapest first, ``direct`` ending the list

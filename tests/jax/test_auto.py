@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import tsgu_jax
 from tests.contract.systems import BY_NAME
 from tests.contract.test_auto import indefinite
+from tests.core.test_choice import laplacian
 from tsgu._core import _choice
 
 
@@ -59,6 +61,42 @@ def test_traced_indices_are_taken_too():
 
     x = solve(jnp.asarray(system.row), jnp.asarray(system.col), jnp.asarray(system.values))
     np.testing.assert_allclose(system.dense @ np.asarray(x), np.ones(system.n), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("sides", "expected"), [((80, 80), "direct"), ((14, 14, 14), "linear_cg + jacobi")], ids=str)
+@pytest.mark.parametrize("known", [True, False], ids=["pattern known", "pattern an argument"])
+def test_a_plane_is_factored_and_a_cube_is_not(sides, expected, known):
+    """Every pattern that is an argument taken for a plane: the factors of a cube take a hundred times the steps."""
+    A = laplacian(*sides)
+    matrix, b = tsgu_jax.SparseMatrix.from_scipy(A), jnp.ones(A.shape[0])
+    pattern = matrix.pattern
+
+    def solve(values, pattern):
+        return tsgu_jax.auto(tsgu_jax.SparseMatrix(values, pattern), b)
+
+    with tsgu_jax.record() as log:
+        if known:
+            x = jax.block_until_ready(jax.jit(lambda values: solve(values, pattern))(matrix.values))
+        else:
+            x = jax.block_until_ready(jax.jit(solve)(matrix.values, pattern))
+    assert log[0].method == expected
+    np.testing.assert_allclose(A @ np.asarray(x), b, rtol=0, atol=1e-8 * np.linalg.norm(b))
+
+
+def test_a_matrix_of_traced_indices_is_first_taken_for_a_cube():
+    """A plane that is never factored, or a cube that is, because nothing is known of either."""
+    for sides, expected in (((14, 14, 14), "linear_cg + jacobi"), ((4000,), "direct")):
+        A = sp.coo_array(laplacian(*sides))
+        row, col = (jnp.asarray(index) for index in A.coords)
+
+        @jax.jit
+        def solve(row, col, values, shape=A.shape):
+            return tsgu_jax.auto(tsgu_jax.SparseMatrix.from_coo(row, col, values, shape), jnp.ones(shape[0]))
+
+        with tsgu_jax.record() as log:
+            x = jax.block_until_ready(solve(row, col, jnp.asarray(A.data)))
+        assert log[0].method == expected
+        np.testing.assert_allclose(A @ np.asarray(x), np.ones(A.shape[0]), rtol=0, atol=1e-8 * A.shape[0] ** 0.5)
 
 
 def test_a_matrix_that_is_exactly_singular_gives_nan(no_shortcut):
