@@ -89,18 +89,44 @@ def product(values: Array, x: Array, entries: Entries) -> Array:
     return (jax.vmap(_product, in_axes=(0, 0, None)) if values.ndim == 2 else _product)(values, x, entries)
 
 
+@jax.custom_jvp
 def _product(values: Array, x: Array, entries: Entries) -> Array:
-    """As the solution v of u = x, v - A u = 0 under the rule above: by layouts, where it is transposed in x as well."""
+    """By a layout, for speed."""
+    return _times(values, x, entries, False)
+
+
+def _product_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    values, x, entries = primals
+    parts = [
+        product(*factors, entries)
+        for product, factors, tangent in (
+            (_products.entrywise, (tangents[0], x), tangents[0]),
+            (_linear, (values, tangents[1]), tangents[1]),
+        )
+        if not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+    ]
+    y = _product(values, x, entries)
+    return y, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(y)
+
+
+_product.defjvp(_product_jvp, symbolic_zeros=True)
+
+
+def _linear(values: Array, x: Array, entries: Entries) -> Array:
+    """A x as something linear in x, transposed by the layout of A^T, where JAX would turn gathers into a scatter.
+
+    It is the v of the system u = x, v - A u = 0, under the rule above.
+    """
     m, n = entries.shape
     fixed = lax.stop_gradient(values)
-
-    def times(x: Array, transposed: bool) -> Array:
-        return _products.apply(_products.operand(fixed, entries, transposed), x, finite=False)
-
     stacked = lax.custom_linear_solve(
         lambda uv: jnp.concatenate([uv[:n], uv[n:] - _products.entrywise(values, uv[:n], entries)]),
         jnp.concatenate([x, jnp.zeros((m, *x.shape[1:]), x.dtype)]),
-        lambda _, b: jnp.concatenate([b[:n], b[n:] + times(b[:n], False)]),
-        lambda _, g: jnp.concatenate([g[:n] + times(g[n:], True), g[n:]]),
+        lambda _, b: jnp.concatenate([b[:n], b[n:] + _times(fixed, b[:n], entries, False)]),
+        lambda _, g: jnp.concatenate([g[:n] + _times(fixed, g[n:], entries, True), g[n:]]),
     )
     return stacked[n:]
+
+
+def _times(values: Array, x: Array, entries: Entries, transposed: bool) -> Array:
+    return _products.apply(_products.operand(values, entries, transposed), x, finite=False)

@@ -34,7 +34,7 @@ SHARE_OF_MEMORY = 0.7
 def main() -> None:
     arguments = parse()
     memory = SHARE_OF_MEMORY * psutil.virtual_memory().available
-    budget = Budget(3, 5, 0.5, memory, steps=False) if arguments.quick else Budget(8, 11, 3, memory)
+    budget = Budget(3, 5, 0.5, memory, steps=False) if arguments.quick else Budget(8, 11, 2, memory)
     if arguments.limit is not None:
         budget = replace(budget, call=arguments.limit)
     chosen = [recipe for recipe in recipes(arguments.quick) if not arguments.only or arguments.only in recipe.name]
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", metavar="CASE", help="cases whose name contains this")
     known = list(dict.fromkeys(contestant.library for contestant in CONTESTANTS))
     parser.add_argument("--libraries", nargs="+", choices=known, help="these libraries alone")
-    limit = "seconds after which a call is broken off: 8, quick 3; the first one may compile for 8 more"
+    limit = "seconds after which a call is broken off: 8, quick 3; the first one may compile for 7 more"
     parser.add_argument("--limit", type=float, metavar="SECONDS", help=limit)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance", metavar="DIR")
     return parser.parse_args()

@@ -16,7 +16,7 @@ from tests.benchmarks.peers import Contestant
 LOADING = 180.0
 """Seconds for imports and for bringing a case to a library's formats."""
 
-COMPILING = 8.0
+COMPILING = 7.0
 """Seconds that the first call may take longer than the others."""
 
 FIRST_TOLERANCE = 0.9 * TARGET

@@ -75,7 +75,6 @@ CONTESTANTS = (
             ("linear_cg", definite, True),
             ("linear_cg + amg", definite, True),
             ("bicgstab + ilu", general, True),
-            ("gmres + ilu", general, True),
             ("direct (SuperLU)", anything, False),
             ("direct (PARDISO)", anything, False),
         )
@@ -101,7 +100,6 @@ CONTESTANTS = (
     Contestant("scipy", "cg", definite),
     Contestant("scipy", "cg + pyamg", definite),
     Contestant("scipy", "bicgstab + spilu", general),
-    Contestant("scipy", "gmres + spilu", general),
     Contestant("scipy", "splu", anything, iterative=False),
 )
 
