@@ -32,9 +32,9 @@ def draw(path: Path, entries: Sequence[Entry]) -> None:
     families = (POISSON2, POISSON3)
     drawn = [c for c in CONTESTANTS if any(_points(entries, c, family) for family in families)]
     rows = math.ceil(len(drawn) / 2)
-    height = 4.6 + 0.24 * rows
+    height = 4.6 + 0.19 * rows
     figure, axes = pyplot.subplots(1, 2, figsize=(10, height), sharey=True)
-    figure.subplots_adjust(left=0.07, right=0.99, top=0.93, wspace=0.05, bottom=(0.9 + 0.24 * rows) / height)
+    figure.subplots_adjust(left=0.07, right=0.99, top=0.93, wspace=0.05, bottom=(0.9 + 0.19 * rows) / height)
     for ax, family in zip(axes, families, strict=True):
         for contestant in drawn:
             points = _points(entries, contestant, family)
