@@ -98,8 +98,8 @@ def _product(values: Array, x: Array, entries: Entries) -> Array:
 def _product_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     values, x, entries = primals
     parts = [
-        product(*factors, entries)
-        for product, factors, tangent in (
+        times(*factors, entries)
+        for times, factors, tangent in (
             (_products.entrywise, (tangents[0], x), tangents[0]),
             (_linear, (values, tangents[1]), tangents[1]),
         )

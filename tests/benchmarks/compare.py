@@ -25,16 +25,18 @@ sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.comparison import figure, goals, table  # noqa: E402 - found by the path above
 from tests.benchmarks.comparison.problems import recipes  # noqa: E402
-from tests.benchmarks.comparison.schedule import Budget, Entry, Schedule  # noqa: E402
+from tests.benchmarks.comparison.schedule import COMPILING, Budget, Entry, Schedule  # noqa: E402
 from tests.benchmarks.peers import CONTESTANTS, DISTRIBUTIONS, contestants  # noqa: E402
 
 SHARE_OF_MEMORY = 0.7
+FULL = Budget(call=8, rounds=11, seconds=2)
+QUICK = Budget(call=3, rounds=5, seconds=0.5, steps=False)
 
 
 def main() -> None:
     arguments = parse()
     memory = SHARE_OF_MEMORY * psutil.virtual_memory().available
-    budget = Budget(3, 5, 0.5, memory, steps=False) if arguments.quick else Budget(8, 11, 2, memory)
+    budget = replace(QUICK if arguments.quick else FULL, memory=memory)
     if arguments.limit is not None:
         budget = replace(budget, call=arguments.limit)
     chosen = [recipe for recipe in recipes(arguments.quick) if not arguments.only or arguments.only in recipe.name]
@@ -67,7 +69,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", metavar="CASE", help="cases whose name contains this")
     known = list(dict.fromkeys(contestant.library for contestant in CONTESTANTS))
     parser.add_argument("--libraries", nargs="+", choices=known, help="these libraries alone")
-    limit = "seconds after which a call is broken off: 8, quick 3; the first one may compile for 7 more"
+    limit = (
+        f"seconds after which a call is broken off: {FULL.call}, quick {QUICK.call}; "
+        f"the first one may compile for {COMPILING:g} more"
+    )
     parser.add_argument("--limit", type=float, metavar="SECONDS", help=limit)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance", metavar="DIR")
     return parser.parse_args()

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 
 from tsgu._core import _wording
 from tsgu._core._blocks import check_size
-from tsgu._core._options import check_keywords
+from tsgu._core._options import ASYMMETRY, check_keywords
 from tsgu._core._symbolic import Symbolic
 
 Array = npt.NDArray[Any]
@@ -259,7 +259,7 @@ def _largest_eigenvalue(A: sp.csr_array, root: Array, bound: float) -> float:
 
 def _small(difference: Any, A: Any, eps: float) -> bool:
     """Whether a difference from A is rounding."""
-    return float(abs(difference).max()) <= 100 * eps * float(abs(A).max())
+    return float(abs(difference).max()) <= ASYMMETRY * eps * float(abs(A).max())
 
 
 def _equal(A: sp.csr_array, B: sp.csr_array) -> bool:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tsgu._core._options import ASYMMETRY
 from tsgu._core._symbolic import Symbolic
 
 Array = npt.NDArray[Any]
@@ -153,7 +154,7 @@ def _is_hermitian(symbolic: Symbolic, values: Array) -> bool:
     if not symbolic.is_symmetric:
         return False
     off = np.abs(values - values[symbolic.transposition].conj())
-    return bool(off.max(initial=0) <= 100 * np.finfo(values.dtype).eps * np.abs(values).max(initial=0))
+    return bool(off.max(initial=0) <= ASYMMETRY * np.finfo(values.dtype).eps * np.abs(values).max(initial=0))
 
 
 def candidates(traits: Traits, library: str, amg: bool | None = None, overhead: float = 0.0) -> tuple[Candidate, ...]:

@@ -56,7 +56,7 @@ class Pardiso:
         Rows of the matrix, sorted, from which refinement reads as well: data in double precision, indices of 64 bits,
         and of a symmetric or Hermitian matrix the upper triangle, with the whole diagonal.
     order : ndarray, shape (n,), int64
-        The order of elimination, which is read or written as iparm(5) says.
+        The order of elimination, which is read or written where iparm(5) says so.
     mtype : int
         Type of the matrix.
     iparm : mapping

@@ -19,6 +19,9 @@ import numpy as np
 DTYPES = ("float32", "float64", "complex64", "complex128")
 """What is solved in."""
 
+ASYMMETRY = 100
+"""Multiple of the rounding unit by which a matrix that counts as Hermitian may differ from its adjoint."""
+
 ATTAINABLE = 4.0
 """Multiple of the rounding error in b - A x that counts as rounding level."""
 

@@ -25,12 +25,13 @@ Array = npt.NDArray[Any]
 # Types of matrix.
 SYMMETRIC_DEFINITE, SYMMETRIC, GENERAL = 2, -2, 11
 HERMITIAN_DEFINITE, HERMITIAN, COMPLEX_SYMMETRIC, COMPLEX_GENERAL = 4, -4, 6, 13
+_DEFINITE = (SYMMETRIC_DEFINITE, HERMITIAN_DEFINITE)
 
 # A pivot is too small below 10^-iparm(10) times the norm of A. Scaling and matching, iparm(11) and iparm(13), bring
 # large entries to the diagonal beforehand; a definite matrix needs neither.
 _METIS = {2: 2}
 _PARAMETERS: dict[int, dict[int, int]] = {
-    **dict.fromkeys((SYMMETRIC_DEFINITE, HERMITIAN_DEFINITE), _METIS),
+    **dict.fromkeys(_DEFINITE, _METIS),
     **dict.fromkeys((SYMMETRIC, HERMITIAN, COMPLEX_SYMMETRIC), _METIS | {10: 8, 11: 1, 13: 1, 21: 1}),
     **dict.fromkeys((GENERAL, COMPLEX_GENERAL), _METIS | {10: 13, 11: 1, 13: 1}),
 }
@@ -55,24 +56,25 @@ class Structure:
     """
 
     def __init__(self, symbolic: Symbolic, triangle: bool) -> None:
-        n, nnz = symbolic.shape[0], symbolic.nnz
-        row, col, places = symbolic.row, symbolic.col, np.arange(nnz)
+        indptr, indices = symbolic.indptr, symbolic.col
+        self._places: Array | None = None
         if triangle:
-            upper, everywhere = np.flatnonzero(row <= col), np.arange(n)
-            missing = np.setdiff1d(everywhere, row[row == col], assume_unique=True)
-            row, col = (np.concatenate([index[upper], missing]) for index in (row, col))
-            places = np.concatenate([upper, np.full(missing.size, nnz)])
-        rows = sp.csr_array((places, (row, col)), shape=symbolic.shape)
-        rows.sort_indices()
-        self.indptr, self.indices = rows.indptr.astype(np.int64), rows.indices.astype(np.int64)
-        self._places = rows.data
+            row, col = symbolic.row, symbolic.col
+            upper = np.flatnonzero(row <= col)
+            missing = np.setdiff1d(np.arange(symbolic.shape[0]), row[row == col], assume_unique=True)
+            places = np.concatenate([upper, np.full(missing.size, symbolic.nnz)])
+            entries = tuple(np.concatenate([index[upper], missing]) for index in (row, col))
+            rows = sp.csr_array((places, entries), shape=symbolic.shape)
+            rows.sort_indices()
+            indptr, indices, self._places = rows.indptr, rows.indices, rows.data
+        self.indptr, self.indices = indptr.astype(np.int64), indices.astype(np.int64)
         self.order: Array | None = None
         """The order of elimination, once it was found."""
 
     def values(self, values: Array) -> Array:
         """The values here, in double precision, of those of the pattern; zero where nothing is stored."""
         wide = values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
-        return np.append(wide, 0)[self._places]
+        return wide if self._places is None else np.append(wide, 0)[self._places]
 
 
 def structure(symbolic: Symbolic, triangle: bool) -> Structure:
@@ -108,12 +110,10 @@ class PardisoFactors:
         self._general = mtype in (GENERAL, COMPLEX_GENERAL)
         self._hermitian = mtype in (HERMITIAN_DEFINITE, HERMITIAN)
         stored = structure(symbolic, not self._general)
-        parameters, order = _PARAMETERS[mtype], stored.order
-        keeps_order = mtype in (SYMMETRIC_DEFINITE, HERMITIAN_DEFINITE)
+        parameters, keeps_order = _PARAMETERS[mtype], mtype in _DEFINITE
         if keeps_order:
-            parameters = parameters | (_ORDER_FOUND if order is None else _ORDER_GIVEN)
-        if order is None or not keeps_order:
-            order = np.zeros(symbolic.shape[0], np.int64)
+            parameters = parameters | (_ORDER_FOUND if stored.order is None else _ORDER_GIVEN)
+        order = np.zeros(symbolic.shape[0], np.int64) if stored.order is None else stored.order
         data = stored.values(values)
         self._pardiso = Pardiso(data, stored.indptr, stored.indices, order, mtype, parameters)
         weakref.finalize(self, self._pardiso.call, RELEASE).atexit = False  # memory ends with the process anyway

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tsgu import _products
 from tsgu._core import _wording
+from tsgu._core._options import ASYMMETRY
 from tsgu._matrix import SparseMatrix
 from tsgu._precond import _base
 
@@ -57,7 +58,7 @@ class MatrixOperator:
             return False
         values, other = self.matrix.values, self.matrix.mH.values
         eps = torch.finfo(values.dtype).eps
-        return bool(((values - other).abs() <= 100 * eps * values.abs().max()).all())
+        return bool(((values - other).abs() <= ASYMMETRY * eps * values.abs().max()).all())
 
 
 class CallableOperator:

@@ -14,6 +14,7 @@ from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
+from tsgu._core._options import ASYMMETRY
 from tsgu_jax import _checks, _products
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._precond import _base
@@ -49,7 +50,7 @@ class MatrixOperator:
             return jnp.bool_(False)
         u = jnp.cos(1.0 + jnp.arange(self.entries.shape[0]) ** 2 % 9973).astype(self.values.dtype)
         difference = self.apply(u) - self.transpose.apply(u).conj()
-        return jnp.all(jnp.abs(difference) <= 100 * jnp.finfo(self.values.dtype).eps * self.magnitude(u))
+        return jnp.all(jnp.abs(difference) <= ASYMMETRY * jnp.finfo(self.values.dtype).eps * self.magnitude(u))
 
 
 @partial(register_dataclass, data_fields=["matrix"], meta_fields=[])

@@ -28,7 +28,7 @@ class Budget:
     call: float  # seconds for one forward and backward pass
     rounds: int
     seconds: float  # for all rounds of a contestant on a case, beyond the first call
-    memory: float  # bytes of a process
+    memory: float = float("inf")  # bytes of a process
     steps: bool = True  # whether to ask for iterations, which compiles once more in JAX
 
     @property
