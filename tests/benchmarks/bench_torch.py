@@ -122,3 +122,12 @@ def bench_overhead_on_ten_unknowns(compare, backward, goal):
             bare.solve_transpose(B)
 
     compare({"tsgu": both if backward else forward, "bare": solves}, 500, {"bare": goal}, milliseconds_above=True)
+
+
+@pytest.mark.parametrize("m", [20, 60])
+def bench_gmres_on_a_block_beside_its_columns(compare, m):
+    A = tsgu.SparseMatrix.from_scipy(laplacian(m) + sp.diags_array([0.3], offsets=[1], shape=(m * m, m * m)))
+    B = torch.from_numpy(sides(m * m, 8)[0])
+    columns = [column.contiguous() for column in B.T]
+    runs = {"block": lambda: tsgu.gmres(A, B), "columns": lambda: [tsgu.gmres(A, b) for b in columns]}
+    compare(runs, 5, {"columns": 1.2})

@@ -63,11 +63,12 @@ class Column:
 
     def dots(self, basis: Tensor, v: Tensor) -> Scalar:
         """u^H v for each u of a basis (m, n), shape (m,)."""
-        return torch.mv(basis.conj(), v).numpy()
+        # By mm, which conjugates on the way; mv would first write the conjugate of the whole basis to memory.
+        return torch.mm(basis.conj(), v.unsqueeze(1)).squeeze(1).numpy()
 
     def subtract(self, v: Tensor, basis: Tensor, h: Scalar) -> None:
         """v -= sum_i h_i u_i."""
-        v.addmv_(basis.T, torch.from_numpy(h), alpha=-1)
+        v.unsqueeze(1).addmm_(basis.T, torch.from_numpy(h).unsqueeze(1), alpha=-1)
 
     def zeros(self, *shape: int, like: Tensor) -> Scalar:
         """Scalars with leading dimensions, of the dtype of a vector."""
@@ -119,7 +120,7 @@ class HostColumns:
         return np.minimum(a, b)
 
     def dots(self, basis: Tensor, v: Tensor) -> Scalar:
-        return torch.einsum("mnk,nk->mk", basis.conj(), v).numpy()
+        return torch.einsum("mnk,nk->mk", basis, v.conj()).conj().resolve_conj().numpy()
 
     def subtract(self, v: Tensor, basis: Tensor, h: Scalar) -> None:
         v.sub_(torch.einsum("mnk,mk->nk", basis, self._lift(h, v)))
@@ -172,7 +173,7 @@ class DeviceColumns:
         return torch.minimum(a, b)
 
     def dots(self, basis: Tensor, v: Tensor) -> Scalar:
-        return torch.einsum("mnk,nk->mk", basis.conj(), v)
+        return torch.einsum("mnk,nk->mk", basis, v.conj()).conj().resolve_conj()
 
     def subtract(self, v: Tensor, basis: Tensor, h: Scalar) -> None:
         v.sub_(torch.einsum("mnk,mk->nk", basis, h))

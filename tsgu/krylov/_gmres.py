@@ -28,9 +28,17 @@ class _State(NamedTuple):
 
 def _start(space: Arithmetic, problem: Problem, r: Tensor, attempt: int) -> _State:
     m = problem.restart
-    V = r.new_empty((m + 1, *r.shape))
-    Z = r.new_empty((m, *r.shape)) if problem.preconditioned else V
+    V = _vectors(m + 1, r)
+    Z = _vectors(m, r) if problem.preconditioned else V
     return _cycle(space, torch.zeros_like(r), r, r, V, Z)
+
+
+def _vectors(count: int, like: Tensor) -> Tensor:
+    """Room for vectors, (count, n) or (count, n, k), those of one column together in memory: it is column by column
+    that they are multiplied, and with a stride a product takes a hundred times as long.
+    """
+    vectors = like.new_empty((*like.shape[1:], count, like.shape[0]))
+    return vectors if like.dim() == 1 else vectors.movedim(0, -1)
 
 
 def _cycle(space: Arithmetic, x: Tensor, b: Tensor, r: Tensor, V: Tensor, Z: Tensor) -> _State:
@@ -50,7 +58,7 @@ def _step(space: Arithmetic, problem: Problem, t: _State) -> _State:
     """
     j = t.j
     basis = t.V[: j + 1]
-    z = problem.M(t.V[j])
+    z = problem.M(t.V[j].contiguous())
     if problem.preconditioned:
         t.Z[j] = z
     w = problem.A(z)
@@ -94,7 +102,7 @@ def _solution(space: Arithmetic, problem: Problem, t: _State) -> Tensor:
 
 
 @krylov_method(
-    Kernel(_start, _step, _solution, lambda options: 2 * options.restart + 4, minimal=True),
+    Kernel(_start, _step, _solution, lambda options: 4 * options.restart + 4, minimal=True),
     hermitian=False,
     settings=None,
 )
