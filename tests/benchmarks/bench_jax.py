@@ -119,3 +119,12 @@ def bench_direct_beside_torch(compare, m, rounds):
     ours = timed(gradient(J, tsgu_jax.direct), J.data, jnp.asarray(b), jnp.asarray(w))
     assert torch.get_num_threads() == 1
     compare({"tsgu_jax": ours, "tsgu": both_ways(tensor(A), b, w, tsgu.direct)}, rounds, {"tsgu": 1.3})
+
+
+@pytest.mark.parametrize("m", [10, 60])
+def bench_gmres_on_a_block_beside_its_columns(compare, m):
+    A = tsgu_jax.SparseMatrix.from_scipy(laplacian(m) + sp.diags_array([0.3], offsets=[1], shape=(m * m, m * m)))
+    B = jnp.asarray(sides(m * m, 8)[0])
+    columns = list(B.T)
+    runs = {"block": timed(tsgu_jax.gmres, A, B), "columns": timed(lambda: [tsgu_jax.gmres(A, b) for b in columns])}
+    compare(runs, 5, {"columns": 1.2})

@@ -34,7 +34,7 @@ def root(a: Array) -> Array:
 
 def dots(basis: Array, v: Array) -> Array:
     """u^H v for each u of a basis (m, n) or (m, n, k)."""
-    return basis.conj() @ v if v.ndim == 1 else jnp.sum(basis.conj() * v, axis=1)
+    return (basis @ v.conj()).conj() if v.ndim == 1 else jnp.sum(basis.conj() * v, axis=1)
 
 
 def combine(basis: Array, h: Array) -> Array:

@@ -66,6 +66,8 @@ class Kernel(NamedTuple):
     """Vectors that a step touches, given ``restart``, which sizes the groups."""
     minimal: bool = False
     """Whether the residual falls in every step by construction."""
+    alone: bool = False
+    """Whether the columns run one after the other on the CPU, however few the vectors are."""
     hold: Callable[[Array, Any, Any], Any] | None = None
     """(running, before, after) -> after, but with the solution of columns that are done as it was before.
 
@@ -125,7 +127,7 @@ def solve(
     if b.ndim == 1:
         return _solve_group(kernel, problem, magnitude, b, x0, limits, keep, watch)
     n, k = b.shape
-    groups, width = _grouping(n, k, b.dtype.itemsize * kernel.vectors(problem.restart))
+    groups, width = _grouping(n, k, b.dtype.itemsize * kernel.vectors(problem.restart), kernel.alone)
     if width == 1:  # a single column runs as (n,), while a user's callable still sees a block
         problem = problem._replace(A=_on_block(problem.A), M=_on_block(problem.M))
         magnitude = _on_block(magnitude)
@@ -151,9 +153,9 @@ def solve(
     return Result(x[:, :k], joined(result.code)[0], joined(result.steps)[0], joined(result.residual)[0], history)
 
 
-def _grouping(n: int, k: int, bytes_per_row: int) -> tuple[int, int]:
+def _grouping(n: int, k: int, bytes_per_row: int, alone: bool = False) -> tuple[int, int]:
     """Groups, and columns in each: all at once on an accelerator; on the CPU as many as stay in cache, up to eight."""
-    most = k if jax.default_backend() != "cpu" else min(8, max(1, _CACHE // (bytes_per_row * n)))
+    most = k if jax.default_backend() != "cpu" else 1 if alone else min(8, max(1, _CACHE // (bytes_per_row * n)))
     groups = -(-k // most)
     return groups, -(-k // groups)
 

@@ -110,7 +110,10 @@ def _combined(x: Array, Z: Array, t: _Small) -> Array:
 
 
 @krylov_method(
-    Kernel(_start, _step, _solution, lambda restart: 2 * restart + 4, minimal=True), hermitian=False, settings=None
+    # XLA's sums over a basis of several columns take ten times as long as its products with a basis of one.
+    Kernel(_start, _step, _solution, lambda restart: 2 * restart + 4, minimal=True, alone=True),
+    hermitian=False,
+    settings=None,
 )
 def gmres(
     A: Any,
