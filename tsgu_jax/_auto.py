@@ -71,18 +71,20 @@ class _Auto:
 
     def prepare(self, matrix: Any) -> _AutoSystem:
         refuse_callable(self.name, matrix)
-        return _AutoSystem(self, matrix)
+        first = self.attempts[0]
+        return _AutoSystem(self, matrix, None if first.definite else first.prepare(matrix))
 
 
+@partial(register_dataclass, data_fields=["_method", "_matrix", "_first"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
 class _AutoSystem:
     """The attempts on one matrix. The first is made ready once, for forward and adjoint; others where they are run."""
 
-    refusal = None
+    _method: _Auto
+    _matrix: SparseMatrix
+    _first: Prepared | None
 
-    def __init__(self, method: _Auto, matrix: SparseMatrix) -> None:
-        self._method, self._matrix = method, matrix
-        first = method.attempts[0]
-        self._first = None if first.definite else first.prepare(matrix)
+    refusal = None
 
     def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
         return self._solve(B, False)

@@ -16,7 +16,6 @@ from tsgu._core._factorisation import library_for
 from tsgu._core._log import recording
 from tsgu._core._options import default_rtol
 from tsgu_jax import _factors, _host
-from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method, call, refuse_callable
 from tsgu_jax._products import Entries
 from tsgu_jax._report import Outcome
@@ -34,9 +33,14 @@ class Direct:
 
     def prepare(self, matrix: Any) -> _DirectSystem:
         refuse_callable(self.name, matrix)
-        return _DirectSystem(matrix, self.library, self.rtol)
+        values, entries = matrix.values, matrix.pattern.entries
+        factor = partial(_factors.factor, self.library, self.rtol, entries.shape)
+        number = _host.call(factor, jax.ShapeDtypeStruct((), jnp.int32), values, entries.row, entries.col)
+        return _DirectSystem(number, values, entries, self.library, self.rtol)
 
 
+@partial(register_dataclass, data_fields=["_number", "_values", "_entries"], meta_fields=["_library", "_rtol"])
+@dataclass(frozen=True, eq=False)
 class _DirectSystem:
     """The factors of one matrix, by a number under which the host finds them.
 
@@ -45,18 +49,13 @@ class _DirectSystem:
     factors; the solves hand over the values too, from which it factors again what it has dropped.
     """
 
+    _number: Array
+    _values: Array
+    _entries: Entries
+    _library: str
+    _rtol: float | None
+
     refusal = None
-
-    def __init__(self, matrix: SparseMatrix, library: str, rtol: float | None) -> None:
-        self._library, self._rtol = library, rtol
-        self._values = matrix.values
-        self._entries: Entries = matrix.pattern.entries
-        factor = partial(_factors.factor, library, rtol, self._entries.shape)
-        self._number = _host.call(factor, jax.ShapeDtypeStruct((), jnp.int32), *self._stored)
-
-    @property
-    def _stored(self) -> tuple[Any, Any, Any]:
-        return self._values, self._entries.row, self._entries.col
 
     def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
         return self._solve(B, False)
@@ -75,7 +74,9 @@ class _DirectSystem:
                 jax.ShapeDtypeStruct(columns, real),
             ),
             self._number,
-            *self._stored,
+            self._values,
+            self._entries.row,
+            self._entries.col,
             B,
         )
         target = default_rtol(float(jnp.finfo(B.dtype).eps)) if self._rtol is None else self._rtol

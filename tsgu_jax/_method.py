@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import register_pytree_node_class
 
 from tsgu._core import _wording
 from tsgu._core._options import Settings, check_keywords, resolve_settings
@@ -123,6 +125,7 @@ class Reporting:
         return x
 
 
+@register_pytree_node_class
 class PreparedSolver(Reporting):
     """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
 
@@ -139,17 +142,18 @@ class PreparedSolver(Reporting):
         if x0 is not None and not self._starts:
             raise TypeError(_wording.no_start(self.name))
         B = self._by_hand("B", B)
-        return B if B.size == 0 else super().solve(B, None if x0 is None else _checks.start(x0, B))
+        if B.size == 0:
+            return B
+        return self._reported(False, *_compiled(self.prepared, B, None if x0 is None else _checks.start(x0, B), False))
 
     def solve_transpose(self, G: Array) -> Array:
         """Y with A^T Y = G, for G of shape (n,) or (n, k)."""
         G = self._by_hand("G", G)
-        return G if G.size == 0 else super().solve_transpose(G)
+        return G if G.size == 0 else self._reported(True, *_compiled(self.prepared, G, None, True))
 
     def outcome(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
         """The same inside the gradient rule, which does not differentiate it and reports what came of it."""
-        B = self._checked("B", B)
-        return self.prepared.solve_transpose(B) if transposed else self.prepared.solve(B, None)
+        return _solved(self.prepared, self._checked("B", B), None, transposed)
 
     def _checked(self, name: str, B: Any) -> Array:
         _checks.check_rhs(B, self._matrix.shape[0], None, name)
@@ -166,8 +170,23 @@ class PreparedSolver(Reporting):
         plain: Array = refusing(message, (self._checked(name, B), self._matrix.values))[0]
         return plain
 
+    def tree_flatten(self) -> tuple[tuple[Prepared, SparseMatrix], tuple[str, bool]]:
+        return (self.prepared, self._matrix), (self.name, self._starts)
+
+    @classmethod
+    def tree_unflatten(cls, aux: tuple[str, bool], children: tuple[Prepared, SparseMatrix]) -> PreparedSolver:
+        return cls(aux[0], children[1], children[0], aux[1])
+
     def __repr__(self) -> str:
         return f"<{self.name} prepared for a matrix of shape {self._matrix.shape}, dtype {self._matrix.dtype}>"
+
+
+def _solved(prepared: Prepared, B: Array, x0: Array | None, transposed: bool) -> tuple[Array, Outcome]:
+    return prepared.solve_transpose(B) if transposed else prepared.solve(B, x0)
+
+
+_compiled = jax.jit(_solved, static_argnames="transposed")
+"""Compiled once for each structure, like the solves of the frontend: what is prepared is an argument."""
 
 
 def call(method: Method[Any], A: Any, B: Array, **kwargs: Any) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
@@ -58,7 +59,8 @@ class Plan:
     @property
     def is_own(self) -> bool:
         """Whether the package's own methods do it all, so that the package may compile the whole."""
-        return all(solver is None or isinstance(solver, Method) for solver in (self.solve, self.transpose_solve))
+        own = Method, PreparedSolver
+        return all(solver is None or isinstance(solver, own) for solver in (self.solve, self.transpose_solve))
 
     def system(self, pattern: Pattern | None, values: Array | None, given: Any, n: int, dtype: Any) -> LinearSystem:
         """The linear system for A on a pattern, or for a matrix that is only a callable."""
@@ -149,9 +151,15 @@ class Solves:
         return self.adjoint.solve_transpose(g)
 
 
-@dataclass(frozen=True)
+@partial(
+    register_dataclass,
+    data_fields=["solver", "given", "arguments"],
+    meta_fields=["of_transpose", "verify", "ready"],
+)
+@dataclass(frozen=True, eq=False)
 class Foreign:
-    """A callable from outside the package: given A as the user has it, and its result checked.
+    """A callable from outside the package: given A as the user has it, and its result checked. Or a method of the
+    package that the user has prepared: a pytree, as the rest is then too.
 
     ``of_transpose`` marks one that receives A to solve with A^T; ``ready`` is what checks it, for a linear system or
     for least squares.
@@ -217,14 +225,19 @@ class _ForeignSystem:
         if verify is None:
             code = jnp.full(B.shape[1:], CODE["not verified"])
             return Outcome(code, None, None, None, None, None)
-        matrix = _products.operand(self._matrix.values, self._matrix.pattern.entries, transposed)
-        scale = power_of_two(B)
-        size = norm(B / scale)
-        left = norm((B - _products.apply(matrix, x)) / scale)
-        relative = relative_to(left, size)
-        bad = jnp.where(jnp.isfinite(size), CODE["residual above verify"], CODE["non-finite"])
+        relative, finite = _residual(self._matrix, x, B, transposed)
+        bad = jnp.where(finite, CODE["residual above verify"], CODE["non-finite"])
         code = jnp.where(relative <= verify, CODE["converged"], bad)
         return Outcome(code, None, relative, None, jnp.asarray(verify), None)
+
+
+@partial(jax.jit, static_argnames="transposed")  # its loop would be compiled anew in each call
+def _residual(A: SparseMatrix, x: Array, B: Array, transposed: bool) -> tuple[Array, Array]:
+    """The relative residual of each column, and whether its right-hand side is finite."""
+    scale = power_of_two(B)
+    size = norm(B / scale)
+    left = norm((B - _products.apply(_products.operand(A.values, A.pattern.entries, transposed), x)) / scale)
+    return relative_to(left, size), jnp.isfinite(size)
 
 
 def _both(own: Outcome, verified: Outcome) -> Outcome:

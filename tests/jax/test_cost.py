@@ -44,6 +44,26 @@ def test_new_values_of_the_same_shapes_compile_nothing(name):
     assert _compiled[0] > before  # so the count counts
 
 
+@pytest.mark.parametrize("name", ["linear_cg", "direct", "auto"])
+def test_what_is_prepared_compiles_nothing_after_its_first_solve(name):
+    """A loop traced in each call: a thousand times the time of a solve, and memory that is never given back."""
+    c = case("linear_cg")
+    A, b = c.matrix(jnp.asarray(c.values(c.parameters))), jnp.asarray(c.b)
+    prepared = getattr(tsgu_jax, name).prepare(A)
+    calls = (
+        prepared.solve,
+        prepared.solve_transpose,
+        lambda b: tsgu_jax.solve(A, b, solve=prepared),
+        jax.grad(lambda b: tsgu_jax.solve(A, b, solve=prepared).sum()),
+    )
+    for call in calls:
+        call(b)
+    before = _compiled[0]
+    for call in calls:
+        jax.block_until_ready(call(2.0 * b))
+    assert _compiled[0] == before
+
+
 @methods
 def test_the_gradient_of_64_columns_needs_less_than_50_megabytes(name):
     """A temporary of shape (nnz, 64), or the states of all columns at once."""

@@ -68,9 +68,11 @@ class _Krylov:
         return _KrylovSystem(self, MatrixOperator(matrix.values, matrix.pattern.entries))
 
 
+@partial(register_dataclass, data_fields=["_method", "_operator"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
 class _KrylovSystem:
-    def __init__(self, method: _Krylov, operator: Operator) -> None:
-        self._method, self._operator = method, operator
+    _method: _Krylov
+    _operator: Operator
 
     @property
     def refusal(self) -> str | None:
