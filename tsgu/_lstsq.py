@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit_lstsq
+from tsgu._dynamo import uncompiled
 from tsgu._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
 from tsgu._matrix import SparseMatrix
 from tsgu._solve import decompose
@@ -113,6 +114,7 @@ def sparse_generic_lstsq(
     return differentiable(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
 
 
+@uncompiled
 def differentiable(
     A: Any,
     B: Tensor,

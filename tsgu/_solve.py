@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit
+from tsgu._dynamo import uncompiled
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
 from tsgu._pattern import Pattern, pattern_of
@@ -139,6 +140,7 @@ def sparse_generic_solve(
     return differentiable(A, B, solve, transpose_solve, verify, kwargs)
 
 
+@uncompiled
 def differentiable(
     A: Any,
     B: Tensor,

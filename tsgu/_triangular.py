@@ -12,11 +12,13 @@ from tsgu._core import _log, _status, _substitution, _wording
 from tsgu._core._options import default_rtol
 from tsgu._core._substitution import Array, Substitution, ZeroDiagonalError
 from tsgu._core._triangle import Triangle
+from tsgu._dynamo import uncompiled
 from tsgu._matrix import SparseMatrix
 from tsgu._pattern import Pattern
 from tsgu._solve import check_system, decompose
 
 
+@uncompiled
 def sparse_triangular_solve(
     A: Tensor | SparseMatrix, B: Tensor, upper: bool = True, unitriangular: bool = False, transpose: bool = False
 ) -> Tensor:

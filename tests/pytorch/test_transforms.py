@@ -196,3 +196,26 @@ def test_a_batch_of_right_hand_sides_is_solved_with_one_factorisation(monkeypatc
     made.clear()
     hessian(lambda b: (solve(b) ** 3).sum())(rhs(torch.float64, N))
     assert len(made) == 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")  # of Dynamo, about what it does not trace
+def test_torch_compile_compiles_what_is_around_a_solve_and_leaves_the_solve_alone():
+    """A loop that is traced step by step: seconds to compile, and ten times the time of the solve ever after."""
+    values, matrix, twin = system("linear_cg", torch.float64)
+    b, graphs = rhs(torch.float64, N), []
+
+    def loss(values):
+        return tsgu.linear_cg(matrix(values.exp().log()), b.sin(), rtol=1e-14).square().sum()
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    values = values.abs().requires_grad_()
+    torch.compile(loss, backend=backend)(values).backward()
+    expected = grad(lambda values: torch.linalg.solve(twin(values), b.sin()).square().sum())(values.detach())
+    torch.testing.assert_close(values.grad, expected, rtol=1e-10, atol=1e-12)
+    names = {str(node.target) for graph in graphs for node in graph.graph.nodes}
+    assert not names & {"dot", "vdot", "mv", "mm"}
+    assert len(graphs) < 10
+    torch._dynamo.reset()
