@@ -182,3 +182,11 @@ def test_only_what_is_asked_for_is_computed():
         solve(A, b).sum().backward()
     assert [info.transposed for info in log] == [False, True]
     assert A.grad is None
+
+
+@pytest.mark.parametrize("method", ["linear_cg", "minres", "bicgstab", "gmres"])
+def test_a_matrix_without_entries_is_reported(method):
+    """The largest of no entries, looked for to explain the failure: an error about a dimension of max."""
+    A = torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), (3, 3))
+    with pytest.warns(tsgu.ConvergenceWarning, match=f"{method} on the forward system"):
+        tsgu.sparse_generic_solve(A, torch.ones(3, dtype=torch.float64), solve=getattr(tsgu, method))

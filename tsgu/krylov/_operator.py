@@ -56,6 +56,8 @@ class MatrixOperator:
     def is_hermitian(self) -> bool:
         if not self.matrix.pattern.is_symmetric:
             return False
+        if self.matrix.nnz == 0:
+            return True
         values, other = self.matrix.values, self.matrix.mH.values
         eps = torch.finfo(values.dtype).eps
         return bool(((values - other).abs() <= ASYMMETRY * eps * values.abs().max()).all())
