@@ -190,3 +190,13 @@ def test_a_matrix_without_entries_is_reported(method):
     A = torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), (3, 3))
     with pytest.warns(tsgu.ConvergenceWarning, match=f"{method} on the forward system"):
         tsgu.sparse_generic_solve(A, torch.ones(3, dtype=torch.float64), solve=getattr(tsgu, method))
+
+
+@pytest.mark.parametrize("method", ["linear_cg", "minres", "bicgstab", "gmres", "direct"])
+def test_a_solution_may_be_changed_in_place(method):
+    """A view made inside a function of autograd, which PyTorch does not let anybody write to."""
+    b = torch.ones(3, dtype=torch.float64).requires_grad_()
+    x = tsgu.sparse_generic_solve((2 * torch.eye(3, dtype=torch.float64)).to_sparse(), b, solve=getattr(tsgu, method))
+    assert x._base is None
+    x += 1
+    torch.testing.assert_close(x, torch.full_like(x, 1.5))

@@ -159,7 +159,8 @@ def solve(
     magnitude = _shaped(operator.magnitude, vector)
     columns = b.unsqueeze(1) if vector else b
     starts = None if x0 is None else x0.unsqueeze(1) if vector else x0
-    x = torch.empty_like(columns, memory_format=torch.contiguous_format)
+    solved = torch.empty_like(b, memory_format=torch.contiguous_format)  # and no view, which could not be written to
+    x = solved.unsqueeze(1) if vector else solved
     infos: list[ColumnInfo] = []
     width = _group_width(b, kernel.vectors(options))
     for first in range(0, columns.shape[1], width):
@@ -168,7 +169,7 @@ def solve(
         solution, group_infos = _solve_group(kernel, problem, magnitude, columns[:, group], start, options, watch)
         x[:, group] = solution
         infos += group_infos
-    return (x.squeeze(1) if vector else x), infos
+    return solved, infos
 
 
 def _shaped(function: Apply, vector: bool) -> Apply:
