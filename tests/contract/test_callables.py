@@ -113,6 +113,8 @@ def test_a_method_named_by_a_string_is_refused_with_the_remedy(package):
     system = BY_NAME["poisson"]
     with pytest.raises(TypeError, match=r"solve must be a callable .* got the string 'linear_cg'"):
         package.Problem(system, right_hand_side(system, None)).solve("linear_cg")
+    with pytest.raises(TypeError, match=r"Pass the method itself, like solve=tsgu(_jax)?\.linear_cg\."):
+        package.Problem(system, right_hand_side(system, None)).solve("cg")  # of which there is no method
 
 
 @pytest.mark.parametrize(

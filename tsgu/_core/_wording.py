@@ -128,7 +128,9 @@ def non_finite(name: str, count: int, size: int) -> str:
 
 def not_callable(name: str, got: object, package: str = "tsgu") -> str:
     kind = f"the string {got!r}" if isinstance(got, str) else type(got).__name__
-    remedy = f" Pass the method itself, like {name}={package}.{got}." if isinstance(got, str) else ""
+    known = ("lsmr",) if "lstsq" in name else ("linear_cg", "minres", "bicgstab", "gmres", "direct", "auto")
+    meant = got if got in known else known[0]
+    remedy = f" Pass the method itself, like {name}={package}.{meant}." if isinstance(got, str) else ""
     accepted = "a callable (A, B, **kwargs) -> X, an object with prepare(A), one with solve and solve_transpose"
     return f"{name} must be {accepted}, or None; got {kind}.{remedy}{METHODS}"
 
