@@ -151,6 +151,9 @@ class Method(Generic[P]):
         if not known and not hasattr(M, "T"):
             raise TypeError(_wording.transpose_of_m(self.name))
 
+    def __reduce__(self) -> str:
+        return self.name  # under which its module has it: so a module or settings that hold it can be saved and copied
+
     def __repr__(self) -> str:
         return f"<method {self.__module__.split('.')[0]}.{self.name}>"
 

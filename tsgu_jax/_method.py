@@ -95,6 +95,9 @@ class Method(Generic[P]):
         check_keywords(self.name, kwargs, self._keywords)
         return resolve_settings(self.name, {k: v for k, v in kwargs.items() if v is not None}, self._settings)
 
+    def __reduce__(self) -> str:
+        return self.name  # under which its module has it: so a module or settings that hold it can be saved and copied
+
     def __repr__(self) -> str:
         return f"<method tsgu_jax.{self.name}>"
 

@@ -1,6 +1,8 @@
 """Solvers from outside, own methods in both roles, and their arguments."""
 
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -115,6 +117,14 @@ def test_a_method_named_by_a_string_is_refused_with_the_remedy(package):
         package.Problem(system, right_hand_side(system, None)).solve("linear_cg")
     with pytest.raises(TypeError, match=r"Pass the method itself, like solve=tsgu(_jax)?\.linear_cg\."):
         package.Problem(system, right_hand_side(system, None)).solve("cg")  # of which there is no method
+
+
+@methods
+def test_a_method_is_saved_by_its_name(package, method):
+    """A module or settings that hold a method, and so cannot be saved or sent to another process."""
+    kept = package.method(method)
+    assert pickle.loads(pickle.dumps(kept)) is kept
+    assert copy.deepcopy(kept) is kept
 
 
 @pytest.mark.parametrize(
