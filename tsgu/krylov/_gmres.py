@@ -102,6 +102,8 @@ def _solution(space: Arithmetic, problem: Problem, t: _State) -> Tensor:
 
 
 @krylov_method(
+    # Twice the vectors that there are: a step reads the basis twice, and in groups that just fill the cache takes twice
+    # as long as in groups of half the width.
     Kernel(_start, _step, _solution, lambda options: 4 * options.restart + 4, minimal=True),
     hermitian=False,
     settings=None,
