@@ -34,19 +34,19 @@ class _AutoSystem:
         self._place = 0
         self._failures: list[str] = []
 
-    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
-        return self._solve(B, False)
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        return self._solve(B, transposed=False, primal=primal)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
-        return self._solve(G, True)
+        return self._solve(G, transposed=True, primal=False)
 
-    def _solve(self, B: Tensor, transposed: bool) -> Tensor:
+    def _solve(self, B: Tensor, *, transposed: bool, primal: bool) -> Tensor:
         best: tuple[Tensor, Report] | None = None
         while True:
             candidate = self._plan[self._place]
             last = self._place + 1 == len(self._plan)
             try:
-                x, report = self._attempt(candidate, last, B, transposed)
+                x, report = self._attempt(candidate, last, B, transposed, primal)
             except _NoPreconditionerError as error:
                 failure = f"{candidate.name} cannot be built: {error}"
             else:
@@ -69,12 +69,14 @@ class _AutoSystem:
         _log.report(*report)
         return x
 
-    def _attempt(self, candidate: Candidate, last: bool, B: Tensor, transposed: bool) -> tuple[Tensor, Report]:
+    def _attempt(
+        self, candidate: Candidate, last: bool, B: Tensor, transposed: bool, primal: bool
+    ) -> tuple[Tensor, Report]:
         if self._place not in self._ready:
             self._ready[self._place] = self._prepared(candidate, last)
         ready = self._ready[self._place]
         with _log.set_aside() as reports:
-            x = ready.solve_transpose(B) if transposed else ready.solve(B)
+            x = ready.solve_transpose(B) if transposed else ready.solve(B, None, primal)
         (report,) = reports
         note = _choice.note(self._traits, self._plan, self._place, self._failures)
         return x, report._replace(info=replace(report.info, method=candidate.name, note=note))
@@ -133,7 +135,7 @@ def _auto(
         Right-hand sides.
     rtol, atol : float, optional
         Stop when ``||b - A x|| <= max(rtol ||b||, atol)``, in the 2-norm of the true residual; 1e-8 in double and 1e-5
-        in single precision, and 0.
+        in single precision, and 0. ``atol`` is in the units of B, and not used for derivatives, which go by ``rtol``.
     maxiter : int, optional
         Largest number of steps of each candidate; by default 10 n for the last one.
 

@@ -28,7 +28,7 @@ class DirectSystem:
             raise _singular(error) from error
         self._factoring = time.perf_counter() - began
 
-    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         return self._solve(B, False)
 
     def solve_transpose(self, G: Tensor) -> Tensor:

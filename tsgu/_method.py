@@ -21,11 +21,11 @@ P = ParamSpec("P")
 class Prepared(Protocol):
     """A method made ready for one matrix."""
 
-    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
-        """X with A X = B."""
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        """X with A X = B; ``primal`` for the user's own B, of whose size an absolute tolerance speaks."""
 
     def solve_transpose(self, G: Tensor) -> Tensor:
-        """Y with A^T Y = G."""
+        """Y with A^T Y = G, as the adjoint needs it."""
 
 
 class PreparedSolver:
@@ -47,8 +47,14 @@ class PreparedSolver:
         return self._prepared.solve(self._checked("B", B), x0)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
-        """Y with A^T Y = G, for G of shape (n,) or (n, k)."""
+        """Y with A^T Y = G, for G of shape (n,) or (n, k), to ``rtol`` alone: ``atol`` is in the units of B."""
         return self._prepared.solve_transpose(self._checked("G", G))
+
+    def within_the_rule(self, B: Tensor, transposed: bool, primal: bool) -> Tensor:
+        """The same for the gradient rule, which also solves for what is not the user's B."""
+        if transposed:
+            return self.solve_transpose(B)
+        return self._prepared.solve(self._checked("B", B), None, primal)
 
     def _checked(self, name: str, B: Any) -> Tensor:
         n = None if self._shape is None else self._shape[0]

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -29,7 +28,8 @@ class Plan:
     foreign ``transpose_solve(A, G)`` receives A and solves A^T Y = G; where no ``solve`` is given it is applied to A^T,
     and so solves A X = B. An own method needs no such distinction: it knows both.
 
-    ``x0`` serves the forward solve alone, and the adjoint gets ``M.T`` for ``M``.
+    ``x0`` and ``atol`` serve the forward solve alone, and the adjoint gets ``M.T`` for ``M``. A callable from outside
+    gets ``atol`` in all its solves: what it means by it is not known.
     """
 
     solve: Solver | None
@@ -104,7 +104,7 @@ class LinearSystem:
                     _checks.check_finite(name, tensor)
         solves, b = self._prepare(values), b.contiguous()  # an upstream gradient may be one number, expanded
         with torch.no_grad():
-            return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0)
+            return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0, primal)
 
     def member(self, index: int) -> "LinearSystem":
         if index not in self._members:
@@ -184,9 +184,9 @@ class _Foreign:
         self._arguments = arguments
         self._verify = verify
 
-    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         arguments = dict(self._arguments) if x0 is None else {**self._arguments, "x0": x0}
-        return self._solve(B, arguments, transposed=False)
+        return self._solve(B, arguments, transposed=False, primal=primal)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
         arguments = dict(self._arguments)
@@ -194,16 +194,16 @@ class _Foreign:
             arguments["M"] = transpose_of(arguments["M"], False)
             if arguments["M"] is None:
                 raise TypeError(_wording.transpose_of_m(self._name))
-        return self._solve(G, arguments, transposed=True)
+        return self._solve(G, arguments, transposed=True, primal=False)
 
-    def _solve(self, B: Tensor, arguments: dict[str, Any], transposed: bool) -> Tensor:
+    def _solve(self, B: Tensor, arguments: dict[str, Any], *, transposed: bool, primal: bool) -> Tensor:
         began = time.perf_counter()
         prepared, reports = self._prepared, list[_log.Report]()
-        if prepared is not None:
-            own_method = isinstance(prepared, PreparedSolver)
-            quiet: AbstractContextManager[list[_log.Report]] = _log.set_aside() if own_method else nullcontext([])
-            with quiet as reports:
-                x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
+        if isinstance(prepared, PreparedSolver):
+            with _log.set_aside() as reports:
+                x = prepared.within_the_rule(B, transposed, primal)
+        elif prepared is not None:
+            x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
         else:
             matrix = self._matrix.given if transposed == self._of_transpose else self._matrix.transpose
             x = self._solver(matrix, B, **arguments)

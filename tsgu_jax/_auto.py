@@ -60,12 +60,13 @@ class _Attempt:
         return prepared
 
 
-@partial(register_dataclass, data_fields=["attempts"], meta_fields=["names"])
+@partial(register_dataclass, data_fields=["attempts", "atol"], meta_fields=["names"])
 @dataclass(frozen=True, eq=False)
 class _Auto:
     """What is tried, one after the other, and what the log says of each."""
 
     attempts: tuple[_Attempt, ...]
+    atol: Any
     names: tuple[tuple[str, str], ...]
     name = "auto"
 
@@ -86,20 +87,24 @@ class _AutoSystem:
 
     refusal = None
 
-    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-        return self._solve(B, False)
+    @property
+    def atol(self) -> Any:
+        return self._method.atol
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
+        return self._solve(B, atol, transposed=False)
 
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
-        return self._solve(G, True)
+        return self._solve(G, None, transposed=True)
 
-    def _solve(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
+    def _solve(self, B: Array, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
         attempts, names = self._method.attempts, self._method.names
         real = jnp.finfo(B.dtype).dtype
         keep = any(getattr(attempt.bound, "keep", False) for attempt in attempts)
 
         def run(place: int, prepared: Prepared | None = None) -> tuple[Array, Outcome]:
             prepared = attempts[place].prepare(self._matrix) if prepared is None else prepared
-            x, outcome = prepared.solve_transpose(B) if transposed else prepared.solve(B, None)
+            x, outcome = prepared.solve_transpose(B) if transposed else prepared.solve(B, None, atol)
             return x, _uniform(outcome, B, keep, names, place)
 
         if self._first is not None:
@@ -160,7 +165,7 @@ def _looks_definite(matrix: SparseMatrix) -> Array:
 
 def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Auto:
     refuse_callable("auto", matrix)
-    resolve_options(arguments, n, float(jnp.finfo(dtype).eps))  # which checks them, whoever solves
+    options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))  # which checks them, whoever solves
     values = stop_gradient(matrix.values)
     known = values.ndim == 1 and not _checks.is_traced(values, matrix.pattern.row, matrix.pattern.col)
     traits, plan, places = _looked_at(matrix, values) if known else _guessed(matrix, n, dtype)
@@ -186,7 +191,7 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
         attempts.append(attempt)
         names.append((candidate.name, _choice.note(traits, plan, place, failures)))
         failures.append(_failure(candidate.name, attempt))
-    return _Auto(tuple(attempts), tuple(names))
+    return _Auto(tuple(attempts), options.atol or None, tuple(names))
 
 
 def _failure(name: str, attempt: _Attempt) -> str:
@@ -269,7 +274,7 @@ def _auto(
         Right-hand sides.
     rtol, atol : float, optional
         Stop when ``||b - A x|| <= max(rtol ||b||, atol)``, in the 2-norm of the true residual; 1e-8 in double and 1e-5
-        in single precision, and 0.
+        in single precision, and 0. ``atol`` is in the units of B, and not used for derivatives, which go by ``rtol``.
     maxiter : int, optional
         Largest number of steps of each candidate; by default 10 n for the last one.
 

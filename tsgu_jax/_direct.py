@@ -55,9 +55,9 @@ class _DirectSystem:
     _library: str
     _rtol: float | None
 
-    refusal = None
+    refusal = atol = None
 
-    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         return self._solve(B, False)
 
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:

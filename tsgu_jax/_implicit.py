@@ -31,7 +31,12 @@ class Solves(Protocol):
         """Why the system cannot be differentiated, if so."""
         ...
 
-    def solve(self, b: Array, x0: Array | None) -> Array:
+    @property
+    def atol(self) -> Any:
+        """The absolute tolerance of the user's own solve; None for zero."""
+        ...
+
+    def solve(self, b: Array, x0: Array | None, atol: Any) -> Array:
         """x with A x = b."""
         ...
 
@@ -56,20 +61,40 @@ def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> A
     """Solve A x = b; differentiable in the values and in b, to any order."""
     ready = system.prepare(None if values is None else lax.stop_gradient(values))
     product = partial(system.product, values)
-    if x0 is None:
+    if x0 is None and ready.atol is None:
         x: Array = lax.custom_linear_solve(
-            product, b, lambda _, b: ready.solve(b, None), lambda _, g: ready.solve_transpose(g)
+            product, b, lambda _, b: ready.solve(b, None, None), lambda _, g: ready.solve_transpose(g)
         )
     else:
-        # The start belongs to this solve alone. As a second unknown y with y = x0, stacked on A x = b, it reaches the
-        # solver with the right-hand side, and is zero in every tangent and adjoint solve, since y does not vary.
-        x = lax.custom_linear_solve(
-            lambda xy: jnp.stack([product(xy[0]), xy[1]]),
-            jnp.stack([b, lax.stop_gradient(x0)]),
-            lambda _, bs: jnp.stack([ready.solve(bs[0], bs[1]), bs[1]]),
-            lambda _, gs: jnp.stack([ready.solve_transpose(gs[0]), gs[1]]),
-        )[0]
+        x = _solve_with_what_is_its_own(ready, product, b, x0)
     return x if ready.refusal is None else cast(Array, refusing(ready.refusal, x))
+
+
+def _solve_with_what_is_its_own(ready: Solves, product: Any, b: Array, x0: Array | None) -> Array:
+    """The start and the absolute tolerance belong to this solve alone.
+
+    As further unknowns y with y = x0 and y = atol, below A x = b, they reach the solver with the right-hand side, and
+    are zero in every tangent and adjoint solve, since y does not vary.
+    """
+    n = b.shape[0]
+    known = [] if x0 is None else [lax.stop_gradient(x0)]
+    if ready.atol is not None:
+        known.append(jnp.full((1, *b.shape[1:]), ready.atol, b.dtype))
+
+    def solved(rows: Array) -> Array:
+        start = None if x0 is None else rows[n : 2 * n]
+        return ready.solve(rows[:n], start, None if ready.atol is None else rows[-1].real.max())
+
+    def with_rest(x: Array, rows: Array) -> Array:
+        return jnp.concatenate([x, rows[n:]])
+
+    xs: Array = lax.custom_linear_solve(
+        lambda xs: with_rest(product(xs[:n]), xs),
+        jnp.concatenate([b, *known]),
+        lambda _, rows: with_rest(solved(rows), rows),
+        lambda _, rows: with_rest(ready.solve_transpose(rows[:n]), rows),
+    )
+    return xs[:n]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

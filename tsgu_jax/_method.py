@@ -29,11 +29,15 @@ class Prepared(Protocol):
     def refusal(self) -> str | None:
         """Why the system cannot be differentiated, if so."""
 
-    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-        """X with A X = B."""
+    @property
+    def atol(self) -> Any:
+        """The absolute tolerance that the user gave, for the user's own B alone; None for zero."""
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
+        """X with A X = B; ``atol`` is None or zero where B is not the user's own."""
 
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
-        """Y with A^T Y = G."""
+        """Y with A^T Y = G, as the adjoint needs it."""
 
 
 class Bound(Protocol):
@@ -114,16 +118,17 @@ class Reporting:
 
     def solve(self, B: Array, x0: Array | None = None) -> Array:
         """X with A X = B."""
-        return self._reported(False, *self.prepared.solve(B, x0))
+        return self.reported(False, *self.prepared.solve(B, x0, self.prepared.atol))
 
     def solve_transpose(self, G: Array) -> Array:
         """Y with A^T Y = G."""
-        return self._reported(True, *self.prepared.solve_transpose(G))
+        return self.reported(True, *self.prepared.solve_transpose(G))
 
     def __repr__(self) -> str:
         return f"<{self.name} prepared>"
 
-    def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
+    def reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
+        """X, once it is said what became of it."""
         _report.say(self.name, transposed, outcome)
         return x
 
@@ -147,16 +152,17 @@ class PreparedSolver(Reporting):
         B = self._by_hand("B", B)
         if B.size == 0:
             return B
-        return self._reported(False, *_compiled(self.prepared, B, None if x0 is None else _checks.start(x0, B), False))
+        x0 = None if x0 is None else _checks.start(x0, B)
+        return self.reported(False, *_compiled(self.prepared, B, x0, self.prepared.atol, False))
 
     def solve_transpose(self, G: Array) -> Array:
-        """Y with A^T Y = G, for G of shape (n,) or (n, k)."""
+        """Y with A^T Y = G, for G of shape (n,) or (n, k), to ``rtol`` alone: ``atol`` is in the units of B."""
         G = self._by_hand("G", G)
-        return G if G.size == 0 else self._reported(True, *_compiled(self.prepared, G, None, True))
+        return G if G.size == 0 else self.reported(True, *_compiled(self.prepared, G, None, None, True))
 
-    def outcome(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
+    def outcome(self, B: Array, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
         """The same inside the gradient rule, which does not differentiate it and reports what came of it."""
-        return _solved(self.prepared, self._checked("B", B), None, transposed)
+        return _solved(self.prepared, self._checked("B", B), None, atol, transposed)
 
     def _checked(self, name: str, B: Any) -> Array:
         _checks.check_rhs(B, self._matrix.shape[0], None, name)
@@ -184,8 +190,8 @@ class PreparedSolver(Reporting):
         return f"<{self.name} prepared for a matrix of shape {self._matrix.shape}, dtype {self._matrix.dtype}>"
 
 
-def _solved(prepared: Prepared, B: Array, x0: Array | None, transposed: bool) -> tuple[Array, Outcome]:
-    return prepared.solve_transpose(B) if transposed else prepared.solve(B, x0)
+def _solved(prepared: Prepared, B: Array, x0: Array | None, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
+    return prepared.solve_transpose(B) if transposed else prepared.solve(B, x0, atol)
 
 
 _compiled = jax.jit(_solved, static_argnames="transposed")

@@ -62,7 +62,8 @@ def solve(
         unchecked. The methods of this package check their own targets.
     **kwargs
         Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
-        solve alone, and a preconditioner ``M`` is transposed for the adjoint, as ``M.T``.
+        solve alone, as does ``atol`` to a method of this package, and a preconditioner ``M`` is transposed for the
+        adjoint, as ``M.T``.
 
     Returns
     -------

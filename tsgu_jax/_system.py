@@ -34,7 +34,8 @@ class Plan:
     foreign ``transpose_solve(A, G)`` receives A and solves A^T Y = G; where no ``solve`` is given it is applied to A^T,
     and so solves A X = B. An own method needs no such distinction: it knows both.
 
-    ``x0`` serves the forward solve alone, and the adjoint gets ``M.T`` for ``M``.
+    ``x0`` and ``atol`` serve the forward solve alone, and the adjoint gets ``M.T`` for ``M``. A callable from outside
+    gets ``atol`` in all its solves: what it means by it is not known.
     """
 
     solve: Solver | None
@@ -105,7 +106,8 @@ class LinearSystem:
         return _implicit.solve(self, values, B, x0)
 
     def primal(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-        return self.prepared(values).solve(B, x0)
+        prepared = self.prepared(values)
+        return prepared.solve(B, x0, prepared.atol)
 
     @property
     def captures(self) -> bool:
@@ -144,8 +146,12 @@ class Solves:
     def refusal(self) -> str | None:
         return self.adjoint.refusal
 
-    def solve(self, b: Array, x0: Array | None) -> Array:
-        return self.forward.solve(b, x0)
+    @property
+    def atol(self) -> Any:
+        return self.forward.prepared.atol
+
+    def solve(self, b: Array, x0: Array | None, atol: Any) -> Array:
+        return self.forward.reported(False, *self.forward.prepared.solve(b, x0, atol))
 
     def solve_transpose(self, g: Array) -> Array:
         return self.adjoint.solve_transpose(g)
@@ -195,21 +201,25 @@ class _ForeignSystem:
         M = self._bound.arguments.get("M")
         return _wording.transpose_of_m(self._bound.name) if M is not None and transpose_of(M, False) is None else None
 
-    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+    @property
+    def atol(self) -> Any:
+        return self._prepared.prepared.atol if isinstance(self._prepared, PreparedSolver) else None
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         arguments = dict(self._bound.arguments) if x0 is None else {**self._bound.arguments, "x0": x0}
-        return self._solve(B, arguments, transposed=False)
+        return self._solve(B, arguments, atol, transposed=False)
 
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
         arguments = dict(self._bound.arguments)
         if arguments.get("M") is not None and self.refusal is None:
             arguments["M"] = transpose_of(arguments["M"], False)
-        return self._solve(G, arguments, transposed=True)
+        return self._solve(G, arguments, None, transposed=True)
 
-    def _solve(self, B: Array, arguments: dict[str, Any], transposed: bool) -> tuple[Array, Outcome]:
+    def _solve(self, B: Array, arguments: dict[str, Any], atol: Any, transposed: bool) -> tuple[Array, Outcome]:
         of_transpose, prepared = self._bound.of_transpose, self._prepared
         own: Outcome | None = None
         if isinstance(prepared, PreparedSolver):
-            x, own = prepared.outcome(B, transposed != of_transpose)
+            x, own = prepared.outcome(B, atol, transposed)
         elif prepared is not None:
             x = prepared.solve_transpose(B) if transposed != of_transpose else prepared.solve(B)
         else:

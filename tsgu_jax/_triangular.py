@@ -172,12 +172,12 @@ class TriangularSystem:
 class Solves:
     """Both solves with one triangle, reported."""
 
-    refusal = None
+    refusal = atol = None
 
     def __init__(self, system: TriangularSystem, prepared: Substitution) -> None:
         self._system, self._prepared = system, prepared
 
-    def solve(self, b: Array, x0: Array | None) -> Array:
+    def solve(self, b: Array, x0: Array | None, atol: Any) -> Array:
         return self._reported(self._system.transposed, *self._prepared.solve(b, x0))
 
     def solve_transpose(self, g: Array) -> Array:

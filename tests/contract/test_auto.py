@@ -66,6 +66,18 @@ def test_a_chosen_method_has_the_dense_solution_and_gradients(package, no_shortc
     check(package, BY_NAME[name], 2, CHOICES[name])
 
 
+def test_an_absolute_tolerance_is_for_the_forward_solve_alone(package, no_shortcut):
+    """Handed on to the chosen method for all its solves: no gradient where the loss is small."""
+    system = BY_NAME["poisson"]
+    b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
+    with package.record() as log:
+        got = package.Problem(system, b).gradients(w, package.method("auto"), atol=1e-2 * np.linalg.norm(b), rtol=RTOL)
+    assert [info.method for info in log] == ["linear_cg + jacobi"] * 2
+    assert 1e-6 < log[0].residual <= 1e-2
+    tol = tolerance(system.condition, np.float64, RTOL)
+    assert_close(got[1], truth.gradients(system, b, w)[1], tol, "gradient in b")
+
+
 @pytest.mark.parametrize("name", ["badly scaled", "complex symmetric", "duplicates", "one unknown", "no unknowns"])
 def test_a_small_system_is_factored(package, name):
     """A Krylov method where a factorisation costs nothing; an empty system looked at."""

@@ -85,6 +85,29 @@ def test_a_jax_method_reports_and_refuses_like_one_of_torch():
         jax_solver(tsgu_jax.gmres)(lambda v: v, problem.b)
 
 
+def test_an_absolute_tolerance_stops_the_forward_solve_of_a_jax_method_alone():
+    """In the adjoint: a gradient of zero where the loss is small."""
+    system = BY_NAME["poisson"]
+    b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
+    atol = 1e-2 * np.linalg.norm(b)
+    with tsgu.record() as log:
+        problem = torch_adapter.Problem(system, b)
+        grads = problem.gradients(w, jax_solver(tsgu_jax.linear_cg), atol=atol, rtol=RTOL)
+    assert 1e-6 < log[0].residual <= 1e-2
+    assert_close(grads[1], truth.gradients(system, b, w)[1], tolerance(system.condition, np.float64, RTOL), "gradient")
+
+
+def test_an_absolute_tolerance_for_a_torch_method_in_jax_is_refused(x64):
+    """JAX does not say which solve is the user's own: it would stop those of derivatives too."""
+    system = BY_NAME["poisson"]
+    problem = jax_adapter.Problem(system, right_hand_side(system, None))
+    with pytest.raises(TypeError, match=r"atol must be zero for torch_solver\(linear_cg\).* use rtol, or tsgu_jax"):
+        problem.solve(torch_solver(tsgu.linear_cg), atol=1e-3)
+    with pytest.raises(TypeError, match="atol must be zero"):
+        problem.solve(torch_solver(tsgu.bicgstab), settings=tsgu.BICGSTABSettings(abstol=1e-3))
+    problem.solve(torch_solver(tsgu.linear_cg), atol=0.0)
+
+
 def test_a_preconditioner_of_torch_reaches_the_jax_method_and_its_adjoint_transposed():
     """An M that is dropped, or not transposed for the adjoint."""
     system = BY_NAME["convection"]

@@ -66,7 +66,7 @@ class BICGSTABSettings:
     matvec_max : int, optional
         Largest number of products with A; a step takes two, so ``maxiter`` is half of it.
     abstol, reltol : float, optional
-        The same as ``atol`` and ``rtol``.
+        The same as ``atol`` and ``rtol``: ``abstol`` is for the forward solve alone.
     precon : callable or matrix, optional
         The same as ``M``.
 

@@ -72,6 +72,13 @@ def not_for_rectangular(name: str, method: str) -> str:
     return f"{name} must be lsmr, or a least-squares solver from outside; got {method}, which solves square systems."
 
 
+def atol_across(name: str, method: str) -> str:
+    return (
+        f"atol must be zero for {name}, whose solves for derivatives would stop at it too; "
+        f"use rtol, or tsgu_jax.{method}, which keeps atol to the forward solve."
+    )
+
+
 def damp_in_a_solve() -> str:
     return "damp must be zero where lsmr solves a square system; use it in sparse_generic_lstsq (in JAX: lstsq)."
 

@@ -70,7 +70,7 @@ def linear_cg(
         Where to start; zero by default. Not differentiated, and not used in the adjoint.
     rtol, atol : float, optional
         Stop when ``||b - A x|| <= max(rtol ||b||, atol)``, in the 2-norm of the true residual; 1e-8 in double and 1e-5
-        in single precision, and 0.
+        in single precision, and 0. ``atol`` is in the units of B, and not used for derivatives, which go by ``rtol``.
     maxiter : int, optional
         Largest number of steps; 10 n by default.
     M : Tensor, SparseMatrix or callable, optional

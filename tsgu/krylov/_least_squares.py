@@ -290,7 +290,7 @@ class _LeastSquaresSystem:
         C = C * _rows(self._operator.scale, C)
         return self._minimise(self._operator.H, C, None, transposed=True, compatible=True)[0]
 
-    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         """X with A X = B, for square A."""
         self._check_undamped()
         return self._scaled(B, x0, compatible=True)[0]

@@ -97,27 +97,27 @@ class _JaxSystem:
             given = {name: _to_jax(value) for name, value in arguments.items()}
             self._bound = method.bind(given, A.shape[-1], self._matrix.dtype, self._matrix)
 
-    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
-        return self._solve(B, x0, transposed=False)
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        return self._solve(B, x0, transposed=False, primal=primal)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
-        return self._solve(G, None, transposed=True)
+        return self._solve(G, None, transposed=True, primal=False)
 
-    def _solve(self, B: Tensor, x0: Tensor | None, transposed: bool) -> Tensor:
+    def _solve(self, B: Tensor, x0: Tensor | None, *, transposed: bool, primal: bool) -> Tensor:
         began = time.perf_counter()
         with _precision(self._dtype):
             start = None if x0 is None else to_jax(x0)
-            x, outcome = jax.block_until_ready(_run(self._bound, self._matrix, to_jax(B), start, transposed))
+            x, outcome = jax.block_until_ready(_run(self._bound, self._matrix, to_jax(B), start, transposed, primal))
             _report.tell(Label(self._name, transposed, recording()), outcome, time.perf_counter() - began)
             return to_torch(x, copy=True)
 
 
-@functools.partial(jax.jit, static_argnames="transposed")
+@functools.partial(jax.jit, static_argnames=("transposed", "primal"))
 def _run(
-    bound: Bound, matrix: tsgu_jax.SparseMatrix, B: Array, x0: Array | None, transposed: bool
+    bound: Bound, matrix: tsgu_jax.SparseMatrix, B: Array, x0: Array | None, transposed: bool, primal: bool
 ) -> tuple[Array, Outcome]:
     prepared = bound.prepare(matrix)
-    return prepared.solve_transpose(B) if transposed else prepared.solve(B, x0)
+    return prepared.solve_transpose(B) if transposed else prepared.solve(B, x0, prepared.atol if primal else None)
 
 
 def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,8 +142,9 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     Raises
     ------
     TypeError
-        If ``f`` is not callable, or is LSMR; if it returns something else than a tensor; when called, as ``f`` itself.
-        What ``f`` raises surfaces from compiled functions as a ``JaxRuntimeError`` with the same text.
+        If ``f`` is not callable, or is LSMR; if it returns something else than a tensor; when called, as ``f`` itself;
+        for ``atol`` with a method of ``tsgu``, which could not be kept from the solves that derivatives take. What
+        ``f`` raises surfaces from compiled functions as a ``JaxRuntimeError`` with the same text.
 
     Examples
     --------
@@ -159,6 +160,8 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     name = f"torch_solver({_wording.name_of(f)})"
 
     def solve(A: Any, B: Array, **kwargs: Any) -> Array:
+        if isinstance(f, torch_method.Method) and f.arguments(kwargs).get("atol"):
+            raise TypeError(_wording.atol_across(name, f.name))
         result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
         leaves, structure = jax.tree.flatten((_entries(A), B, {k: _entries(v) for k, v in kwargs.items()}))
         places = [place for place, leaf in enumerate(leaves) if _checks.is_array(leaf)]

@@ -84,8 +84,8 @@ class Limits(NamedTuple):
     """The stopping rule; numbers that may be traced."""
 
     rtol: Any
-    atol: Any
     maxiter: Any
+    atol: Any = 0.0
 
 
 class _Columns(NamedTuple):

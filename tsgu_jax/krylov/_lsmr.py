@@ -140,7 +140,7 @@ class _LSMR:
 class _LSMRSystem:
     """The method made ready for one matrix: for least squares, and for the solution of a square system."""
 
-    refusal = None
+    refusal = atol = None
 
     def __init__(self, method: _LSMR, operator: RectangularOperator) -> None:
         self._method, self._operator = method, operator
@@ -154,7 +154,7 @@ class _LSMRSystem:
         y, _, outcome = self._minimise(self._operator.H, rows(self._operator.scale, C) * C, None, compatible=True)
         return y, outcome
 
-    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         """X with A X = B, for square A."""
         self._check_undamped()
         x, _, outcome = self._scaled(B, x0, compatible=True)

@@ -35,9 +35,11 @@ def krylov_method(
 
         def bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Krylov:
             options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))
-            limits = Limits(options.rtol, options.atol, min(options.maxiter, 2**31 - 1))
+            limits = Limits(options.rtol, min(options.maxiter, 2**31 - 1))
+            atol = options.atol or None
             M = preconditioner(arguments.get("M"), n, dtype, hermitian)
-            return _Krylov(kernel, name, hermitian, options.restart, recording(), watched() is not None, limits, M)
+            watching = watched() is not None
+            return _Krylov(kernel, name, hermitian, options.restart, recording(), watching, limits, atol, M)
 
         return Method(function, bind, settings=settings, hermitian=hermitian)
 
@@ -46,7 +48,7 @@ def krylov_method(
 
 @partial(
     register_dataclass,
-    data_fields=["limits", "M"],
+    data_fields=["limits", "atol", "M"],
     meta_fields=["kernel", "name", "hermitian", "restart", "keep", "watched"],
 )
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,8 @@ class _Krylov:
     keep: bool
     watched: bool
     limits: Limits
+    atol: Any
+    """None where it is zero."""
     M: Preconditioner | None
 
     def prepare(self, matrix: Any) -> _KrylovSystem:
@@ -82,9 +86,13 @@ class _KrylovSystem:
             return _wording.transpose_of_m(self._method.name)
         return None
 
-    def solve(self, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+    @property
+    def atol(self) -> Any:
+        return self._method.atol
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         """X with A X = B."""
-        return self._solve(self._operator, self._method.M, B, x0)
+        return self._solve(self._operator, self._method.M, B, x0, atol)
 
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
         """Y with A^T Y = G."""
@@ -92,9 +100,11 @@ class _KrylovSystem:
             return self.solve(G, None)
         operator, M = self._operator.transpose, self._method.M
         assert operator is not None
-        return self._solve(operator, None if M is None else M.transpose, G, None)
+        return self._solve(operator, None if M is None else M.transpose, G, None, None)
 
-    def _solve(self, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+    def _solve(
+        self, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None, atol: Any
+    ) -> tuple[Array, Outcome]:
         method = self._method
         identity = M is None
         problem = Problem(operator.apply, _identity if M is None else M.apply, not identity, method.restart)
@@ -103,7 +113,8 @@ class _KrylovSystem:
             transposed = isinstance(operator, MatrixOperator) and operator.transposed
             tell = partial(_tell, method.name, transposed)
             watch = lambda steps, left: jax.debug.callback(tell, steps, left, method.limits.rtol)  # noqa: E731
-        result = solve(method.kernel, problem, operator.magnitude, B, x0, method.limits, method.keep, watch)
+        limits = method.limits if atol is None else method.limits._replace(atol=atol)
+        result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch)
         hermitian = None
         if method.hermitian and isinstance(operator, MatrixOperator):
             fine = jnp.isin(result.code, jnp.array(_FINE)).all()
