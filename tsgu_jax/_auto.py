@@ -214,7 +214,7 @@ def _guessed(matrix: SparseMatrix, n: int, dtype: Any) -> tuple[Traits, tuple[Ca
     """The candidates for traced values, of which the pattern alone is known, or for traced indices, not even that."""
     width, complex_ = _width(matrix.pattern), bool(jnp.issubdtype(dtype, jnp.complexfloating))
     nnz = matrix.pattern.nnz
-    traits = Traits(n, nnz, width, complex_, hermitian=True, sign=1, diagonal=True, coupled=False, seen=False)
+    traits = Traits(n, nnz, width, complex_, hermitian=True, sign=1, diagonal=True, coupled=True, seen=False)
     definite = _choice.candidates(traits, library_for(None), amg=False)
     if definite[0].method == "direct":
         return traits, definite, [0]

@@ -79,15 +79,38 @@ def test_only_couplings_against_the_diagonal_count_as_those_of_an_m_matrix():
         (laplacian(5000), "direct"),
         (laplacian(300, 300), "linear_cg + amg"),
         (laplacian(20, 20, 20), "linear_cg + jacobi"),
-        (abs(laplacian(500, 500)), "linear_cg + amg"),
+        (abs(laplacian(500, 500)), "direct"),
+        (
+            laplacian(500, 500) + 0.1j * sp.diags_array([np.ones(249_999), -np.ones(249_999)], offsets=[1, -1]),
+            "linear_cg + amg",
+        ),
         (laplacian(20, 20, 20) + sp.diags_array([0.1 * np.ones(7999)], offsets=[1]), "bicgstab + jacobi"),
         (laplacian(20, 20, 20) - 7 * sp.diags_array(np.arange(8000.0) % 2), "minres"),
     ],
-    ids=["small", "plane", "chain", "large plane", "space", "large plane of one sign", "general", "indefinite"],
+    ids=[
+        "small",
+        "plane",
+        "chain",
+        "large plane",
+        "space",
+        "large plane of one sign",
+        "large complex plane",
+        "general",
+        "indefinite",
+    ],
 )
 def test_the_first_choice(A, expected):
     """Factors that fill a cube, a Krylov method on a chain, conjugate gradients on what is not symmetric."""
     assert names(A)[0] == expected
+
+
+def test_jacobi_is_expected_to_take_longer_where_signs_are_mixed():
+    """Elasticity, given as many steps as a Laplacian, chosen for a quarter of its cost, and given up half-way."""
+    A = laplacian(20, 20, 20)
+    plain, mixed = (_choice.candidates(seen(matrix), "superlu")[0] for matrix in (A, abs(A)))
+    assert plain.name == mixed.name == "linear_cg + jacobi"
+    assert mixed.cost > 2 * plain.cost
+    assert mixed.steps == 2 * plain.steps
 
 
 def test_a_list_ends_with_direct_unless_its_factors_are_too_large():

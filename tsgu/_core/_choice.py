@@ -5,16 +5,17 @@ width w (see :attr:`tsgu._core._symbolic.Symbolic.width`), and so of length n / 
 
     direct                  150 + 12 r, where r = max(n w, w^3) / nnz is what separators take; by PARDISO 250 + r / 2
                             where A may be definite, so that the order of elimination is kept, and 620 + r elsewhere
-    linear_cg + amg         600, whatever n; 900 by smoothed aggregation
-    linear_cg + jacobi      3 n / w: information crosses the graph in n / w steps
+    linear_cg + amg         600, whatever n; 900 by smoothed aggregation, or 1250
+    linear_cg + jacobi      3 n / w: information crosses the graph in n / w steps; or 8 n / w
     minres                  12 n / w
     bicgstab + amg          900
     bicgstab + jacobi       8 n / w
     gmres + ilu             8000
 
-where the factors come from measurements on Laplacians in two and three dimensions, with and without convection. An
-estimate may be off by far, for coefficients that jump. So whatever is iterative may take a few times the steps of its
-estimate; then the next candidate has its turn.
+where the second figures are for matrices whose off-diagonal entries often have the sign of the diagonal, and all come
+from measurements on Laplacians in two and three dimensions, with and without convection, and on elasticity. An estimate
+may be off by far, for coefficients that jump. So whatever is iterative may take a few times the steps of its estimate;
+then the next candidate has its turn.
 """
 
 import math
@@ -197,11 +198,15 @@ def _cost_of_direct(traits: Traits, library: str) -> float:
 def _iterative(traits: Traits, amg: bool, more: float) -> list[Candidate]:
     length, steps = traits.length, 25
     if traits.hermitian and traits.sign:
-        found = [Candidate("linear_cg", "jacobi", 3 * length, 1.5 * length)]
+        cost, turns = (3, 1.5) if traits.coupled else (8, 3)
+        found = [Candidate("linear_cg", "jacobi", cost * length, turns * length)]
         if amg and traits.coupled and not traits.complex:
             found.append(Candidate("linear_cg", "amg", 600 + more, steps))
         elif amg:
-            found.append(Candidate("linear_cg", "amg", 900 + more, 2 * steps, (("kind", "smoothed_aggregation"),)))
+            by_aggregation = 900 if traits.coupled else 1250
+            found.append(
+                Candidate("linear_cg", "amg", by_aggregation + more, 2 * steps, (("kind", "smoothed_aggregation"),))
+            )
         return [*found, Candidate("minres", None, 12 * length, 6 * length)]
     if traits.hermitian:
         return [Candidate("minres", None, 12 * length, 6 * length)]
