@@ -1,5 +1,6 @@
 """What became of a solve, carried out of a compiled program: the arrays, and how the host hears of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +20,13 @@ STATUSES = ("", *ADVICE)
 """Statuses as numbers; 0 is a column that is still being worked on."""
 
 CODE = {status: code for code, status in enumerate(STATUSES)}
+
+FAULTS: tuple[Callable[[str], str], ...] = (
+    lambda method: "",
+    lambda method: _wording.constants_are_lost(),
+    _wording.not_hermitian,
+)
+"""What to say of a matrix that a method failed on; nothing where it has no fault that is known."""
 
 _SOUND = np.array([not status or status in SOUND for status in STATUSES])
 
@@ -40,7 +48,7 @@ class Outcome(NamedTuple):
     residual: Array | None  # true relative residual
     history: Array | None  # (steps kept, ...)
     target: Array | float | None  # what the residual should have reached, ()
-    hermitian: Array | None  # whether A is; None where the method does not ask for it, ()
+    fault: Array | None  # index in FAULTS of what is wrong with A, (); None where nobody looked
     choice: Choice | None = None  # where a method chose another one
 
 
@@ -96,8 +104,8 @@ def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
     method, note = (label.method, "") if outcome.choice is None else outcome.choice.names[int(outcome.choice.place)]
     info = replace(_status.summarize(method, label.transposed, columns, seconds), note=note)
     advice = ""
-    if outcome.hermitian is not None and not outcome.hermitian:
-        advice = _wording.not_hermitian(label.method)
+    if outcome.fault is not None:
+        advice = FAULTS[int(outcome.fault)](label.method)
     _log.report(info, None if outcome.target is None else float(outcome.target), advice)
 
 

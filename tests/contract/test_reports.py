@@ -56,6 +56,30 @@ def test_a_hermitian_method_on_another_matrix_says_just_that(package, method):
         package.Problem(system, right_hand_side(system, None)).solve(package.method(method))
 
 
+@iterative
+def test_a_matrix_that_loses_constants_is_said_to_be_singular(package, method):
+    """Advice to raise maxiter for a pure Neumann problem, whose right-hand side is not in its range."""
+    system = BY_NAME["poisson"]
+    dense = system.dense - np.diag(system.dense.sum(1))
+    row, col = np.nonzero(dense)
+    neumann = dataclasses.replace(system, row=row, col=col, values=dense[row, col])
+    b = right_hand_side(neumann, None)
+    with pytest.warns(package.ConvergenceWarning, match="sums to zero, so that A is singular: a pure Neumann problem"):
+        package.Problem(neumann, b).solve(package.method(method))
+    one_way = dense + np.triu(dense, 1) - np.diag(np.triu(dense, 1).sum(0))  # columns that sum to zero, and no rows
+    assert np.abs(one_way.sum(1)).max() > 0.1
+    row, col = np.nonzero(one_way)
+    drift = dataclasses.replace(system, row=row, col=col, values=one_way[row, col])
+    with pytest.warns(package.ConvergenceWarning) as heard:
+        package.Problem(drift, b).solve(package.method(method))
+    says = "A is not symmetric" if method in ("linear_cg", "minres") else "Each row of A, or each column, sums to zero"
+    assert says in str(heard[0].message)
+    with warnings.catch_warnings():  # what is in its range is solved
+        warnings.simplefilter("error")
+        x = package.Problem(neumann, b - b.mean()).solve(package.method(method), rtol=1e-10)
+    assert_close(dense @ x, b - b.mean(), 1e-8, "A x")
+
+
 @methods
 def test_a_non_finite_upstream_gradient_stays_in_its_column(package, method):
     """A NaN that spreads to the other columns, or becomes an error in the backward pass."""

@@ -22,6 +22,9 @@ DTYPES = ("float32", "float64", "complex64", "complex128")
 ASYMMETRY = 100
 """Multiple of the rounding unit by which a matrix that counts as Hermitian may differ from its adjoint."""
 
+ZERO_SUM = 100
+"""Multiple of the rounding unit, relative to the sum of magnitudes, below which the sum of a row counts as zero."""
+
 ATTAINABLE = 4.0
 """Multiple of the rounding error in b - A x that counts as rounding level."""
 

@@ -196,6 +196,13 @@ def not_hermitian(method: str) -> str:
     return f"A is not symmetric (Hermitian), which {method} needs: use bicgstab, gmres or direct."
 
 
+def constants_are_lost() -> str:
+    return (
+        "Each row of A, or each column, sums to zero, so that A is singular: a pure Neumann problem, or the Laplacian of "
+        "a graph. Fix one unknown, or add a constraint."
+    )
+
+
 def transpose_of_m(method: str) -> str:
     return (
         f"M must have a transpose where {method} is differentiated, since the adjoint system needs M.T; got a callable "

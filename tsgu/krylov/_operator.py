@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsgu import _products
 from tsgu._core import _wording
-from tsgu._core._options import ASYMMETRY
+from tsgu._core._options import ASYMMETRY, ZERO_SUM
 from tsgu._matrix import SparseMatrix
 from tsgu._precond import _base
 
@@ -62,11 +62,17 @@ class MatrixOperator:
         eps = torch.finfo(values.dtype).eps
         return bool(((values - other).abs() <= ASYMMETRY * eps * values.abs().max()).all())
 
+    @property
+    def loses_constants(self) -> bool:
+        return _sums_to_zero(self, self.matrix.values) or _sums_to_zero(self.transpose, self.matrix.values)
+
 
 class CallableOperator:
     """A matrix known by its products alone."""
 
-    is_hermitian = True  # unknown; only used to explain a failure, so the callable gets the benefit of the doubt
+    # Unknown, and only used to explain a failure, so that the callable gets the benefit of the doubt.
+    is_hermitian = True
+    loses_constants = False
 
     def __init__(self, function: Apply, method: str, hermitian: bool) -> None:
         self._function = function
@@ -90,6 +96,12 @@ class CallableOperator:
 
 
 Operator = MatrixOperator | CallableOperator
+
+
+def _sums_to_zero(operator: MatrixOperator, values: Tensor) -> bool:
+    ones = values.new_ones(operator.matrix.shape[1])
+    tolerance = ZERO_SUM * torch.finfo(values.dtype).eps
+    return bool((operator.apply(ones).abs() <= tolerance * operator.magnitude(ones)).all())
 
 
 def transposed(function: Any, hermitian: bool) -> Any | None:

@@ -80,7 +80,10 @@ class _KrylovSystem:
         x, columns = solve(self._kernel, operator, apply, M is not None, B, x0, options, watch)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
         advice = ""
-        if self._hermitian and info.status not in _status.SOUND and not operator.is_hermitian:
-            advice = _wording.not_hermitian(self._name)
+        if info.status not in _status.SOUND:
+            if self._hermitian and not operator.is_hermitian:
+                advice = _wording.not_hermitian(self._name)
+            elif operator.loses_constants:
+                advice = _wording.constants_are_lost()
         _log.report(info, options.rtol, advice)
         return x

@@ -14,7 +14,7 @@ from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
-from tsgu._core._options import ASYMMETRY
+from tsgu._core._options import ASYMMETRY, ZERO_SUM
 from tsgu_jax import _checks, _products
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._precond import _base
@@ -52,6 +52,17 @@ class MatrixOperator:
         difference = self.apply(u) - self.transpose.apply(u).conj()
         return jnp.all(jnp.abs(difference) <= ASYMMETRY * jnp.finfo(self.values.dtype).eps * self.magnitude(u))
 
+    @property
+    def loses_constants(self) -> Array:
+        """Whether each row, or each column, sums to zero."""
+        ones = jnp.ones(self.entries.shape[1], self.values.dtype)
+        tolerance = ZERO_SUM * jnp.finfo(self.values.dtype).eps
+        rows, columns = (
+            jnp.all(jnp.abs(operator.apply(ones)) <= tolerance * operator.magnitude(ones))
+            for operator in (self, self.transpose)
+        )
+        return rows | columns
+
 
 @partial(register_dataclass, data_fields=["matrix"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
@@ -75,8 +86,6 @@ class CallableOperator:
 
     function: Any
     hermitian: bool
-
-    is_hermitian = None  # unknown; only used to explain a failure, so the callable gets the benefit of the doubt
 
     @property
     def apply(self) -> Apply:

@@ -115,11 +115,17 @@ class _KrylovSystem:
             watch = lambda steps, left: jax.debug.callback(tell, steps, left, method.limits.rtol)  # noqa: E731
         limits = method.limits if atol is None else method.limits._replace(atol=atol)
         result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch)
-        hermitian = None
-        if method.hermitian and isinstance(operator, MatrixOperator):
+        fault = None
+        if isinstance(operator, MatrixOperator):
             fine = jnp.isin(result.code, jnp.array(_FINE)).all()
-            hermitian = lax.cond(fine, lambda: jnp.bool_(True), lambda: operator.is_hermitian)
-        return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), hermitian)
+            fault = lax.cond(fine, lambda: jnp.int32(0), partial(_fault, operator, method.hermitian))
+        return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), fault)
+
+
+def _fault(operator: MatrixOperator, hermitian: bool) -> Array:
+    """What explains a failure, as an index in :data:`tsgu_jax._report.FAULTS`."""
+    fault = operator.loses_constants.astype(jnp.int32)
+    return jnp.where(operator.is_hermitian, fault, 2) if hermitian else fault
 
 
 def _tell(method: str, transposed: bool, steps: Any, left: Any, target: Any) -> None:
