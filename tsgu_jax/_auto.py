@@ -20,6 +20,7 @@ from tsgu._core._factorisation import library_for
 from tsgu._core._log import recording
 from tsgu._core._options import resolve_options
 from tsgu_jax import _checks, precond
+from tsgu_jax._conditions import in_all, in_any
 from tsgu_jax._direct import Direct
 from tsgu_jax._layout import Diagonals
 from tsgu_jax._matrix import SparseMatrix
@@ -113,7 +114,8 @@ class _AutoSystem:
             wanted = _looks_definite(self._matrix)
             nothing = Outcome(jnp.full(B.shape[1:], CODE["breakdown"]), None, None, None, jnp.zeros((), real), None)
             otherwise = jnp.zeros_like(B), _uniform(nothing, B, keep, names, 0)
-            found = lax.cond(wanted, lambda: run(0), lambda: otherwise)
+            tried = lax.cond(in_any(wanted), lambda: run(0), lambda: otherwise)
+            found = jax.tree.map(lambda a, b: jnp.where(wanted, a, b), tried, otherwise)
 
         for place in range(1, len(attempts)):
 
@@ -122,9 +124,10 @@ class _AutoSystem:
                 better = _solved(new[1]) | ~(_largest(new[1]) > _largest(found[1]))  # true for NaN in what was found
                 if place + 1 == len(attempts):
                     better |= jnp.isin(new[1].code, jnp.array(_SINGULAR)).any()
+                better &= ~_solved(found[1])  # a member of a batch that others had to go on for
                 return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, found)
 
-            found = lax.cond(_solved(found[1]), lambda found: found, another, found)
+            found = lax.cond(in_all(_solved(found[1])), lambda found: found, another, found)
         return found
 
 

@@ -14,6 +14,7 @@ from jax.tree_util import register_dataclass
 from tsgu._core import _wording
 from tsgu._core._options import default_rtol
 from tsgu_jax import _checks, _implicit_lstsq, _products, _report
+from tsgu_jax._conditions import in_any
 from tsgu_jax._implicit_lstsq import Pair
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method
@@ -171,7 +172,7 @@ class Solves:
         """
         side = self.system.extended(b)
         needed = jnp.any(c != 0)  # true for NaN
-        shift = lax.cond(needed, partial(self._minimum_norm, needed), lambda c: jnp.zeros_like(side), c)
+        shift = lax.cond(in_any(needed), partial(self._minimum_norm, needed), lambda c: jnp.zeros_like(side), c)
         x, r, outcome = self.forward.least_squares(side - shift, x0)
         _report.say(self.forward_name, False, outcome)
         return (r + shift)[: b.shape[0]], x
@@ -183,7 +184,7 @@ class Solves:
 
     def _minimum_norm(self, needed: Array, c: Array) -> Array:
         y, outcome = self.adjoint.minimum_norm(c)
-        # Under vmap it is run for all members of a batch, whether c is zero or not: nothing is told of those.
+        # It is run for all members of a batch if for one, also where c is zero: nothing is told of those.
         _report.say(self.adjoint_name, True, outcome._replace(code=jnp.where(needed, outcome.code, 0)))
         return y
 

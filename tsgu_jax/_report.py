@@ -15,6 +15,7 @@ from tsgu._core import _log, _status, _wording
 from tsgu._core._log import recording
 from tsgu._core._status import ADVICE, SOUND, ColumnInfo
 from tsgu_jax._checks import is_traced
+from tsgu_jax._conditions import in_all
 
 STATUSES = ("", *ADVICE)
 """Statuses as numbers; 0 is a column that is still being worked on."""
@@ -68,7 +69,7 @@ def emit(label: Label, outcome: Outcome) -> None:
         tell(outcome)
         return
     sound = jnp.all(jnp.asarray(_SOUND)[outcome.code])
-    lax.cond(sound, lambda _: None, lambda given: tell(given), outcome)
+    lax.cond(in_all(sound), lambda _: None, lambda given: tell(given), outcome)
 
 
 def say(method: str, transposed: bool, outcome: Outcome) -> None:
@@ -81,7 +82,7 @@ def say(method: str, transposed: bool, outcome: Outcome) -> None:
 
 
 def _hear(label: Label, outcome: Outcome) -> None:
-    """On the host, once for each member of a batch. Under vmap both branches of a cond run, so it looks again."""
+    """On the host, once for each member of a batch, of which one is not sound, or all are recorded."""
     code = np.asarray(outcome.code)
     if code.size and not code.any():  # a solve that was not asked for, but is run for the other members of a batch
         return

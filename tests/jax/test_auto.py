@@ -11,6 +11,7 @@ from tests.contract.systems import BY_NAME
 from tests.contract.test_auto import indefinite
 from tests.core.test_choice import laplacian
 from tsgu._core import _choice
+from tsgu_jax import _factors
 
 
 @pytest.fixture
@@ -125,6 +126,21 @@ def test_vmap_over_values_judges_each_member(no_shortcut):
         dense = np.zeros(system.shape)
         dense[system.row, system.col] = v
         np.testing.assert_allclose(dense @ member, np.ones(system.n), rtol=1e-8)
+
+
+def test_what_is_solved_is_not_solved_again_under_vmap(no_shortcut, monkeypatch):
+    """Factors for every batch, since a condition becomes a choice between two results."""
+    factored = []
+    factor = _factors._factored
+    monkeypatch.setattr(_factors, "_factored", lambda *args: factored.append(None) or factor(*args))
+    definite, mixed = BY_NAME["poisson"], indefinite()
+    for system, needed in ((definite, False), (mixed, True)):
+        matrix, factored[:] = assembled(system), []
+        solve = jax.jit(jax.vmap(lambda v, b: tsgu_jax.auto(matrix(v), b, rtol=1e-10), in_axes=(None, 0)))  # noqa: B023
+        b = jnp.stack([jnp.ones(system.n), jnp.cos(jnp.arange(system.n))])
+        x = jax.block_until_ready(solve(jnp.asarray(system.values), b))
+        assert bool(factored) == needed
+        np.testing.assert_allclose(x @ system.dense.T, b, rtol=0, atol=1e-7)
 
 
 def test_levels_that_cannot_be_built_are_passed_over_with_a_word(no_shortcut, monkeypatch):

@@ -23,21 +23,23 @@ def test_a_capped_solve_warns(wrap):
         waited(wrap(capped(c)), jnp.asarray(c.b))
 
 
-def test_a_sound_solve_does_not_call_the_host(monkeypatch):
-    """A callback at each solve, which would slow every training loop."""
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_sound_solve_does_not_call_the_host(monkeypatch, mapped):
+    """A callback at each solve, which would slow every training loop; under vmap one for each member."""
     heard = []
     monkeypatch.setattr("tsgu_jax._report._hear", lambda label, outcome: heard.append(label))
     jax.clear_caches()  # of programs that call the host by its own name
     c = case("linear_cg")
-    for maxiter, count in ((None, 0), (2, 1)):
-        jax.block_until_ready(jax.jit(capped(c, maxiter))(jnp.asarray(c.b)))
+    for maxiter, count in ((None, 0), (2, 3 if mapped else 1)):
+        solve, b = capped(c, maxiter), jnp.asarray(c.b)
+        jax.block_until_ready(jax.jit(jax.vmap(solve))(jnp.stack([b, -b, 2 * b])) if mapped else jax.jit(solve)(b))
         jax.effects_barrier()
         assert len(heard) == count
     jax.clear_caches()
 
 
 def test_under_vmap_only_the_members_that_fail_are_reported():
-    """Both branches of a cond run under vmap: warnings for the sound members too."""
+    """The host is called for all of them if for one: warnings for the sound members too."""
     c = case("linear_cg")
     b = jnp.stack([jnp.zeros(c.n), jnp.asarray(c.b)])
     with warnings.catch_warnings(record=True) as caught:
@@ -46,6 +48,39 @@ def test_under_vmap_only_the_members_that_fail_are_reported():
         jax.effects_barrier()
     assert len(caught) == 1
     assert "iteration limit" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("method", ["linear_cg", "gmres"])
+@pytest.mark.parametrize("given", ["vectors", "blocks", "starts"])
+def test_a_batch_of_right_hand_sides_is_told_of_member_by_member(method, given):
+    """They are columns of one solve: steps, residuals and histories that end up with another member."""
+    c = case(method)
+    rng = np.random.default_rng(1)
+    A = c.matrix(jnp.asarray(c.values(c.parameters)))
+    b = rng.standard_normal((3, c.n, 2) if given == "blocks" else (3, c.n))
+    b[1] = 0
+    x0 = rng.standard_normal(b.shape) if given == "starts" else None
+
+    def solve(b, x0):
+        return getattr(tsgu_jax, method)(A, b, x0=x0, rtol=1e-10)
+
+    b, x0 = jax.tree.map(jnp.asarray, (b, x0))
+    with tsgu_jax.record() as log:
+        x = jax.block_until_ready(jax.vmap(solve)(b, x0))
+        jax.effects_barrier()
+        expected = [solve(b[i], None if x0 is None else x0[i]) for i in range(3)]
+    np.testing.assert_allclose(x, jnp.stack(expected), rtol=0, atol=1e-7)
+    mapped, alone = sorted(log[:3], key=_steps), sorted(log[3:], key=_steps)
+    assert [_steps(info) for info in mapped] == [_steps(info) for info in alone]
+    assert len(set(map(_steps, mapped))) > 1
+    for one, other in zip(mapped, alone, strict=True):
+        for column, twin in zip(one.columns, other.columns, strict=True):
+            assert column.status == twin.status
+            np.testing.assert_allclose(column.history, twin.history, rtol=1e-2, atol=1e-9)
+
+
+def _steps(info):
+    return tuple(column.iterations for column in info.columns)
 
 
 def test_a_warning_turned_into_an_error_carries_its_text_out_of_a_compiled_function():

@@ -198,8 +198,8 @@ def not_hermitian(method: str) -> str:
 
 def constants_are_lost() -> str:
     return (
-        "Each row of A, or each column, sums to zero, so that A is singular: a pure Neumann problem, or the Laplacian of "
-        "a graph. Fix one unknown, or add a constraint."
+        "Each row of A, or each column, sums to zero, so that A is singular: a pure Neumann problem, or the Laplacian "
+        "of a graph. Fix one unknown, or add a constraint."
     )
 
 

@@ -10,11 +10,13 @@ from typing import Any, ParamSpec
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 from jax.tree_util import register_dataclass
 
 from tsgu._core import _wording
 from tsgu._core._log import recording, watched
 from tsgu._core._options import Settings, resolve_options
+from tsgu_jax._conditions import in_all
 from tsgu_jax._method import Method
 from tsgu_jax._report import STATUSES, Outcome
 from tsgu_jax.krylov._driver import Kernel, Limits, Problem, Watch, solve
@@ -105,21 +107,60 @@ class _KrylovSystem:
     def _solve(
         self, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None, atol: Any
     ) -> tuple[Array, Outcome]:
-        method = self._method
-        identity = M is None
-        problem = Problem(operator.apply, _identity if M is None else M.apply, not identity, method.restart)
-        watch: Watch | None = None
-        if method.watched:
-            transposed = isinstance(operator, MatrixOperator) and operator.transposed
-            tell = partial(_tell, method.name, transposed)
-            watch = lambda steps, left: jax.debug.callback(tell, steps, left, method.limits.rtol)  # noqa: E731
-        limits = method.limits if atol is None else method.limits._replace(atol=atol)
-        result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch)
-        fault = None
-        if isinstance(operator, MatrixOperator):
-            fine = jnp.isin(result.code, jnp.array(_FINE)).all()
-            fault = lax.cond(fine, lambda: jnp.int32(0), partial(_fault, operator, method.hermitian))
-        return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), fault)
+        known = not any(isinstance(given, CallableOperator) for given in (operator, M))  # who see B as the user gave it
+        run = _run_with_batches_as_columns if known else _run
+        found: tuple[Array, Outcome] = run(self._method, operator, M, B, x0, atol)
+        return found
+
+
+def _run(
+    method: _Krylov, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None, atol: Any
+) -> tuple[Array, Outcome]:
+    problem = Problem(operator.apply, _identity if M is None else M.apply, M is not None, method.restart)
+    watch: Watch | None = None
+    if method.watched:
+        transposed = isinstance(operator, MatrixOperator) and operator.transposed
+        tell = partial(_tell, method.name, transposed)
+        watch = lambda steps, left: jax.debug.callback(tell, steps, left, method.limits.rtol)  # noqa: E731
+    limits = method.limits if atol is None else method.limits._replace(atol=atol)
+    result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch)
+    fault = None
+    if isinstance(operator, MatrixOperator):
+        fine = jnp.isin(result.code, jnp.array(_FINE)).all()
+        fault = lax.cond(in_all(fine), lambda: jnp.int32(0), partial(_fault, operator, method.hermitian))
+    return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), fault)
+
+
+@custom_vmap
+def _run_with_batches_as_columns(*args: Any) -> tuple[Array, Outcome]:
+    return _run(*args)
+
+
+@_run_with_batches_as_columns.def_vmap
+def _(size: int, batched: list[Any], *args: Any) -> tuple[tuple[Array, Outcome], Any]:
+    """For one matrix a batch of right-hand sides is columns, in groups that stay in cache, each with its own count."""
+    *given, B, x0, atol = args
+    if any(jax.tree.leaves((batched[:3], batched[5]))):
+        in_axes = jax.tree.map(lambda one: 0 if one else None, tuple(batched))
+        found = jax.vmap(_run, in_axes=in_axes)(*args)
+        return found, jax.tree.map(lambda _: True, found)
+
+    def fold(b: Array, over: bool) -> Array:
+        b = b if over else jnp.broadcast_to(b, (size, *b.shape))
+        return jnp.moveaxis(b, 0, 1).reshape(b.shape[1], -1)
+
+    columns = (B if batched[3] else B[None]).shape[2:]
+
+    def unfold(a: Array) -> Array:
+        """(..., size * k) as (size, ..., k), or without the last."""
+        return jnp.moveaxis(a.reshape(*a.shape[:-1], size, *columns), a.ndim - 1, 0)
+
+    start = None if x0 is None else fold(x0, batched[4])
+    x, outcome = _run_with_batches_as_columns(*given, fold(B, batched[3]), start, atol)
+    fields = {name: getattr(outcome, name) for name in ("code", "steps", "residual", "history")}
+    outcome = outcome._replace(**jax.tree.map(unfold, fields))
+    mapped = jax.tree.map(lambda _: False, outcome)._replace(**jax.tree.map(lambda _: True, fields))
+    return (unfold(x), outcome), (True, mapped)
 
 
 def _fault(operator: MatrixOperator, hermitian: bool) -> Array:
