@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit_lstsq
+from tsgu._core._partial import unwrapped
 from tsgu._dynamo import uncompiled
 from tsgu._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
 from tsgu._matrix import SparseMatrix
+from tsgu._method import Method
 from tsgu._solve import decompose
 from tsgu.krylov import lsmr
 
@@ -107,6 +109,7 @@ def sparse_generic_lstsq(
     >>> A.grad.is_sparse
     True
     """
+    lstsq, transpose_lstsq, kwargs = unwrapped(Method, lstsq, transpose_lstsq, kwargs)
     if has_torch_function_variadic(A, B):  # as for sparse_generic_solve
         return handle_torch_function(
             sparse_generic_lstsq, (A, B), A, B, lstsq, transpose_lstsq, verify=verify, **kwargs

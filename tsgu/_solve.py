@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu import _checks, _implicit
+from tsgu._core._partial import unwrapped
 from tsgu._dynamo import uncompiled
 from tsgu._matrix import SparseMatrix
 from tsgu._method import Method
@@ -57,7 +58,7 @@ def sparse_generic_solve(
     **kwargs
         Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
         solve alone, as does ``atol`` to a method of this package, and a preconditioner ``M`` is transposed for the
-        adjoint, as ``M.T``.
+        adjoint, as ``M.T``. ``functools.partial(method, **kwargs)`` is the same as ``method`` with these arguments.
 
     Returns
     -------
@@ -132,6 +133,7 @@ def sparse_generic_solve(
     >>> A.grad.is_sparse
     True
     """
+    solve, transpose_solve, kwargs = unwrapped(Method, solve, transpose_solve, kwargs)
     if has_torch_function_variadic(A, B):  # a mode or a stand-in for tensors, such as those of torch2jax
         return handle_torch_function(
             sparse_generic_solve, (A, B), A, B, solve, transpose_solve, verify=verify, **kwargs

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
+from tsgu._core._partial import unwrapped
 from tsgu_jax import _checks
 from tsgu_jax._lstsq_system import LeastSquaresPlan
 from tsgu_jax._matrix import SparseMatrix
+from tsgu_jax._method import Method
 from tsgu_jax._solve import converted, decompose, run
 from tsgu_jax.krylov import lsmr
 
@@ -107,6 +109,7 @@ def lstsq(
     >>> print(*(f"{s:.2f}" for s in slope[jnp.array([0, 2])]))
     -0.50 0.50
     """
+    lstsq, transpose_lstsq, kwargs = unwrapped(Method, lstsq, transpose_lstsq, kwargs)
     return differentiable(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
 
 

@@ -12,6 +12,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
 from tsgu._core._log import recording
+from tsgu._core._partial import unwrapped
 from tsgu_jax import _checks, _report
 from tsgu_jax._matrix import SparseMatrix
 from tsgu_jax._method import Method
@@ -63,7 +64,7 @@ def solve(
     **kwargs
         Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
         solve alone, as does ``atol`` to a method of this package, and a preconditioner ``M`` is transposed for the
-        adjoint, as ``M.T``.
+        adjoint, as ``M.T``. ``functools.partial(method, **kwargs)`` is the same as ``method`` with these arguments.
 
     Returns
     -------
@@ -118,6 +119,7 @@ def solve(
     >>> (12 * jax.jit(jax.grad(loss))(A.data)).round()
     Array([-4., -8., -4., -8., -9.], dtype=float32)
     """
+    solve, transpose_solve, kwargs = unwrapped(Method, solve, transpose_solve, kwargs)
     if solve is None and transpose_solve is None:
         solve = minres
     return differentiable(A, B, solve, transpose_solve, verify, kwargs)

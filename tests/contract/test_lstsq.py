@@ -1,5 +1,7 @@
 """Least squares: solution, derivatives, damping, and what is reported."""
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -138,6 +140,8 @@ def test_damping_gives_the_solution_and_the_derivatives_of_the_damped_problem(pa
     assert np.abs(expected - truth.solution(problem, b)).max() > 0.1 * np.abs(expected).max()
     assert_solution(problem, x, expected, tol)
     assert_gradients(problem, case.gradients(w, damp=damp, **TIGHT), truth.gradients(problem, b, w, damp), tol)
+    hidden = functools.partial(package.method("lsmr"), damp=damp)  # where the rule would not see it
+    assert_gradients(problem, case.gradients(w, hidden, **TIGHT), truth.gradients(problem, b, w, damp), tol)
     if package.NAME == "torch":
         d = direction(problem, b)
         second = truth.hessian_products(problem, b, w, d, damp)

@@ -142,6 +142,13 @@ def not_callable(name: str, got: object, package: str = "tsgu") -> str:
     return f"{name} must be {accepted}, or None; got {kind}.{remedy}{METHODS}"
 
 
+def given_twice(name: str, one: object, other: object) -> str:
+    return (
+        f"{name} must be the same in both partials, since arguments are for both solves; got {one!r} and {other!r}. Pass "
+        "it beside the methods."
+    )
+
+
 def no_start(name: str) -> str:
     return f"x0 must be None for {name}, which does not start from anywhere; got a start. Use a Krylov method for that."
 
