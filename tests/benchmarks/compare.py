@@ -29,7 +29,7 @@ from tests.benchmarks.comparison.schedule import COMPILING, Budget, Entry, Sched
 from tests.benchmarks.peers import CONTESTANTS, DISTRIBUTIONS, contestants  # noqa: E402
 
 SHARE_OF_MEMORY = 0.7
-FULL = Budget(call=8, rounds=11, seconds=2)
+FULL = Budget(call=8, rounds=11, seconds=1)
 QUICK = Budget(call=3, rounds=5, seconds=0.5, steps=False)
 
 

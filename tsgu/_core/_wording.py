@@ -144,8 +144,8 @@ def not_callable(name: str, got: object, package: str = "tsgu") -> str:
 
 def given_twice(name: str, one: object, other: object) -> str:
     return (
-        f"{name} must be the same in both partials, since arguments are for both solves; got {one!r} and {other!r}. Pass "
-        "it beside the methods."
+        f"{name} must be the same in both partials, since arguments are for both solves; got {one!r} and {other!r}. "
+        "Pass it beside the methods."
     )
 
 
