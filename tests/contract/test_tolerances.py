@@ -18,10 +18,10 @@ def exact_start(package, system, b):
 
 
 @iterative
-@pytest.mark.parametrize("columns", [None, 2])
-def test_atol_stops_no_solve_of_a_first_derivative(package, method, columns):
+def test_atol_stops_no_solve_of_a_first_derivative(package, method):
     """A loss in other units than b: a gradient of exactly zero, converged in no step."""
     system = usual(method)
+    columns = 2 if method == "gmres" else None
     b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
     with package.record() as log:
         grads = package.Problem(system, b).gradients(w, package.method(method), **exact_start(package, system, b))
@@ -50,11 +50,10 @@ def test_atol_stops_no_solve_of_a_second_derivative(package, method):
 
 
 @pytest.mark.parametrize("given", ["solve", "transpose_solve", "prepared", "bare"])
-@pytest.mark.parametrize("scale", [1.0, 1e-6])
-def test_atol_stops_the_forward_solve_however_the_method_is_given(package, given, scale):
+def test_atol_stops_the_forward_solve_however_the_method_is_given(package, given):
     """Forgotten in the forward, to keep it out of the adjoint."""
     system = BY_NAME["poisson"]
-    b, w = right_hand_side(system, None), scale * right_hand_side(system, None, seed=4)
+    b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
     arguments = {"atol": 5e-4 * np.linalg.norm(b), "rtol": RTOL}
     problem, method = package.Problem(system, b), package.method("linear_cg")
     with package.record() as log:
