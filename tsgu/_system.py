@@ -201,7 +201,7 @@ class _Foreign:
         prepared, reports = self._prepared, list[_log.Report]()
         if isinstance(prepared, PreparedSolver):
             with _log.set_aside() as reports:
-                x = prepared.within_the_rule(B, transposed, primal)
+                x = prepared.within_the_rule(B, transposed != self._of_transpose, primal)
         elif prepared is not None:
             x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
         else:

@@ -219,7 +219,7 @@ class _ForeignSystem:
         of_transpose, prepared = self._bound.of_transpose, self._prepared
         own: Outcome | None = None
         if isinstance(prepared, PreparedSolver):
-            x, own = prepared.outcome(B, atol, transposed)
+            x, own = prepared.outcome(B, atol, transposed != of_transpose)
         elif prepared is not None:
             x = prepared.solve_transpose(B) if transposed != of_transpose else prepared.solve(B)
         else:

@@ -201,6 +201,21 @@ def test_what_is_prepared_serves_forward_and_adjoint(package, method):
         assert (log[0].iterations is None) == (method == "direct")
 
 
+@pytest.mark.parametrize("method", ["direct", "gmres"])
+def test_a_solver_that_prepares_a_method_for_the_transpose_is_taken_at_its_word(package, method):
+    """What it prepared for A^T transposed once more, since the package knows the object: a solve with A."""
+    system = BY_NAME["general"]
+    b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
+
+    class OfTranspose:
+        def prepare(self, A):
+            return package.method(method).prepare(A.T, **options(method))
+
+    grads = package.Problem(system, b).gradients(w, package.foreign(np.linalg.solve), OfTranspose())
+    for got, expected in zip(grads, truth.gradients(system, b, w), strict=True):
+        assert_close(got, expected, tolerance(system.condition, np.float64, RTOL, 2), "gradient")
+
+
 def test_what_is_prepared_for_another_matrix_is_found_out(package):
     """The factors of the last step of a training loop, whose gradient would be silently wrong."""
     system = BY_NAME["general"]
