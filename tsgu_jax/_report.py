@@ -1,6 +1,5 @@
 """What became of a solve, carried out of a compiled program: the arrays, and how the host hears of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,12 +21,8 @@ STATUSES = ("", *ADVICE)
 
 CODE = {status: code for code, status in enumerate(STATUSES)}
 
-FAULTS: tuple[Callable[[str], str], ...] = (
-    lambda method: "",
-    lambda method: _wording.constants_are_lost(),
-    _wording.not_hermitian,
-)
-"""What to say of a matrix that a method failed on; nothing where it has no fault that is known."""
+LOSES_CONSTANTS, NOT_HERMITIAN = 1, 2
+"""Faults of a matrix that explain why a method failed on it; 0 where none is known."""
 
 _SOUND = np.array([not status or status in SOUND for status in STATUSES])
 
@@ -49,7 +44,7 @@ class Outcome(NamedTuple):
     residual: Array | None  # true relative residual
     history: Array | None  # (steps kept, ...)
     target: Array | float | None  # what the residual should have reached, ()
-    fault: Array | None  # index in FAULTS of what is wrong with A, (); None where nobody looked
+    fault: Array | None  # what is wrong with A, as one of the numbers above, (); None where nobody looked
     choice: Choice | None = None  # where a method chose another one
 
 
@@ -105,8 +100,10 @@ def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
     method, note = (label.method, "") if outcome.choice is None else outcome.choice.names[int(outcome.choice.place)]
     info = replace(_status.summarize(method, label.transposed, columns, seconds), note=note)
     advice = ""
-    if outcome.fault is not None:
-        advice = FAULTS[int(outcome.fault)](label.method)
+    if outcome.fault == NOT_HERMITIAN:
+        advice = _wording.not_hermitian(label.method)
+    elif outcome.fault == LOSES_CONSTANTS:
+        advice = _wording.constants_are_lost()
     _log.report(info, None if outcome.target is None else float(outcome.target), advice)
 
 

@@ -31,8 +31,6 @@ def unwrapped(
         If two partials give the same argument differently.
     """
     given = [solver for solver in (solve, transpose_solve) if solver is not None]
-    if not any(isinstance(solver, functools.partial) for solver in given):
-        return solve, transpose_solve, dict(arguments)
     if not all(isinstance(_inner(solver), kind) for solver in given):
         return solve, transpose_solve, dict(arguments)
     hidden: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from tsgu._core._log import recording, watched
 from tsgu._core._options import Settings, resolve_options
 from tsgu_jax._conditions import in_all
 from tsgu_jax._method import Method
-from tsgu_jax._report import STATUSES, Outcome
+from tsgu_jax._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
 from tsgu_jax.krylov._driver import Kernel, Limits, Problem, Watch, solve
 from tsgu_jax.krylov._operator import CallableOperator, MatrixOperator, Operator, Preconditioner, preconditioner
 
@@ -164,9 +164,9 @@ def _(size: int, batched: list[Any], *args: Any) -> tuple[tuple[Array, Outcome],
 
 
 def _fault(operator: MatrixOperator, hermitian: bool) -> Array:
-    """What explains a failure, as an index in :data:`tsgu_jax._report.FAULTS`."""
-    fault = operator.loses_constants.astype(jnp.int32)
-    return jnp.where(operator.is_hermitian, fault, 2) if hermitian else fault
+    """What explains a failure."""
+    fault = jnp.where(operator.loses_constants, LOSES_CONSTANTS, 0).astype(jnp.int32)
+    return jnp.where(operator.is_hermitian, fault, NOT_HERMITIAN) if hermitian else fault
 
 
 def _tell(method: str, transposed: bool, steps: Any, left: Any, target: Any) -> None:
