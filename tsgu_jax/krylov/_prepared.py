@@ -140,7 +140,7 @@ def _run_with_batches_as_columns(*args: Any) -> tuple[Array, Outcome]:
 def _(size: int, batched: list[Any], *args: Any) -> tuple[tuple[Array, Outcome], Any]:
     """For one matrix a batch of right-hand sides is columns, in groups that stay in cache, each with its own count."""
     *given, B, x0, atol = args
-    if any(jax.tree.leaves((batched[:3], batched[5]))):
+    if any(jax.tree.leaves(batched[:3])):
         in_axes = jax.tree.map(lambda one: 0 if one else None, tuple(batched))
         found = jax.vmap(_run, in_axes=in_axes)(*args)
         return found, jax.tree.map(lambda _: True, found)
@@ -156,6 +156,8 @@ def _(size: int, batched: list[Any], *args: Any) -> tuple[tuple[Array, Outcome],
         return jnp.moveaxis(a.reshape(*a.shape[:-1], size, *columns), a.ndim - 1, 0)
 
     start = None if x0 is None else fold(x0, batched[4])
+    if batched[5]:  # it came with the right-hand sides, and is the same for all
+        atol = atol.min()
     x, outcome = _run_with_batches_as_columns(*given, fold(B, batched[3]), start, atol)
     fields = {name: getattr(outcome, name) for name in ("code", "steps", "residual", "history")}
     outcome = outcome._replace(**jax.tree.map(unfold, fields))
