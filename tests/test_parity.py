@@ -21,7 +21,8 @@ from tests.contract.compare import tolerance
 from tests.contract.systems import BY_NAME, PAIRS, right_hand_side
 from tests.contract.triangles import triangle
 from tests.parity import SINGLE, Solver, compare
-from tsgu import _implicit, _products, _system
+from tsgu._matrix import _products
+from tsgu._rule import _implicit, _system
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_the_page_on_convergence_has_a_section_for_each_status():
     """A status that a reader meets and finds nothing about."""
-    from tsgu._core._status import ADVICE
+    from tsgu._core.report._status import ADVICE
 
     page = (ROOT / "docs" / "convergence.md").read_text()
     sections = re.findall(r"^\(([a-z-]+)\)=\n## (.+)$", page, re.MULTILINE)

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tsgu import precond
-    from tsgu._auto import auto
-    from tsgu._core._log import Log, record
-    from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
-    from tsgu._core._status import ColumnInfo, ConvergenceWarning, SolveInfo
-    from tsgu._direct import direct
+    from tsgu._core.methods._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
+    from tsgu._core.report._log import Log, record
+    from tsgu._core.report._status import ColumnInfo, ConvergenceWarning, SolveInfo
     from tsgu._lstsq import sparse_generic_lstsq
-    from tsgu._matrix import SparseMatrix
-    from tsgu._pattern import Pattern
+    from tsgu._matrix._pattern import Pattern
+    from tsgu._matrix._sparse_matrix import SparseMatrix
+    from tsgu._methods import bicgstab, gmres, linear_cg, lsmr, minres
+    from tsgu._methods._auto import auto
+    from tsgu._methods._direct import direct
     from tsgu._solve import sparse_generic_solve
     from tsgu._triangular import sparse_triangular_solve
-    from tsgu.krylov import bicgstab, gmres, linear_cg, lsmr, minres
 
 __all__ = [
     "BICGSTABSettings",
@@ -42,17 +42,17 @@ __all__ = [
 ]
 
 _HOME = {
-    "tsgu._auto": ("auto",),
-    "tsgu._core._settings": ("BICGSTABSettings", "LinearCGSettings", "MINRESSettings"),
-    "tsgu._core._log": ("Log", "record"),
-    "tsgu._core._status": ("ColumnInfo", "ConvergenceWarning", "SolveInfo"),
-    "tsgu._direct": ("direct",),
+    "tsgu._methods._auto": ("auto",),
+    "tsgu._core.methods._settings": ("BICGSTABSettings", "LinearCGSettings", "MINRESSettings"),
+    "tsgu._core.report._log": ("Log", "record"),
+    "tsgu._core.report._status": ("ColumnInfo", "ConvergenceWarning", "SolveInfo"),
+    "tsgu._methods._direct": ("direct",),
     "tsgu._lstsq": ("sparse_generic_lstsq",),
-    "tsgu._matrix": ("SparseMatrix",),
-    "tsgu._pattern": ("Pattern",),
+    "tsgu._matrix._sparse_matrix": ("SparseMatrix",),
+    "tsgu._matrix._pattern": ("Pattern",),
     "tsgu._solve": ("sparse_generic_solve",),
     "tsgu._triangular": ("sparse_triangular_solve",),
-    "tsgu.krylov": ("bicgstab", "gmres", "linear_cg", "lsmr", "minres"),
+    "tsgu._methods": ("bicgstab", "gmres", "linear_cg", "lsmr", "minres"),
 }
 
 _NAMESPACES = ("precond",)

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from tsgu import _checks, _implicit_lstsq
-from tsgu._core._partial import unwrapped
-from tsgu._dynamo import uncompiled
-from tsgu._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
-from tsgu._matrix import SparseMatrix
-from tsgu._method import Method
+from tsgu._core.methods._partial import unwrapped
+from tsgu._matrix import _checks
+from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._methods import lsmr
+from tsgu._rule import _implicit_lstsq
+from tsgu._rule._dynamo import uncompiled
+from tsgu._rule._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
+from tsgu._rule._method import Method
 from tsgu._solve import decompose
-from tsgu.krylov import lsmr
 
 
 def sparse_generic_lstsq(

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from tsgu import _checks, _implicit
-from tsgu._core._partial import unwrapped
-from tsgu._dynamo import uncompiled
-from tsgu._matrix import SparseMatrix
-from tsgu._method import Method
-from tsgu._pattern import Pattern, pattern_of
-from tsgu._system import LinearSystem, Plan
-from tsgu.krylov import minres
+from tsgu._core.methods._partial import unwrapped
+from tsgu._matrix import _checks
+from tsgu._matrix._pattern import Pattern, pattern_of
+from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._methods import minres
+from tsgu._rule import _implicit
+from tsgu._rule._dynamo import uncompiled
+from tsgu._rule._method import Method
+from tsgu._rule._system import LinearSystem, Plan
 
 
 def sparse_generic_solve(

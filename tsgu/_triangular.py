@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from tsgu import _checks, _implicit, _products
-from tsgu._core import _log, _status, _substitution, _wording
-from tsgu._core._options import default_rtol
-from tsgu._core._substitution import Array, Substitution, ZeroDiagonalError
-from tsgu._core._triangle import Triangle
-from tsgu._dynamo import uncompiled
-from tsgu._matrix import SparseMatrix
-from tsgu._pattern import Pattern
+from tsgu._core.factors import _substitution
+from tsgu._core.factors._substitution import Array, Substitution, ZeroDiagonalError
+from tsgu._core.methods._options import default_rtol
+from tsgu._core.pattern._triangle import Triangle
+from tsgu._core.report import _log, _status, _wording
+from tsgu._matrix import _checks, _products
+from tsgu._matrix._pattern import Pattern
+from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._rule import _implicit
+from tsgu._rule._dynamo import uncompiled
 from tsgu._solve import check_system, decompose
 
 
@@ -111,7 +113,7 @@ def sparse_triangular_solve(
 
 
 class TriangularSystem:
-    """A triangular system as the gradient rule sees it; see :class:`tsgu._implicit.System`.
+    """A triangular system as the gradient rule sees it; see :class:`tsgu._rule._implicit.System`.
 
     A batch of tensors is one system whose diagonal blocks are the members, solved in one go and reported member by
     member.

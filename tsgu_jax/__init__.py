@@ -7,18 +7,18 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError('tsgu_jax needs JAX: pip install "tsgu[jax]"') from error
 
-from tsgu._core._log import Log, record
-from tsgu._core._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
-from tsgu._core._status import ColumnInfo, ConvergenceWarning, SolveInfo
+from tsgu._core.methods._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
+from tsgu._core.report._log import Log, record
+from tsgu._core.report._status import ColumnInfo, ConvergenceWarning, SolveInfo
 from tsgu_jax import precond
-from tsgu_jax._auto import auto
-from tsgu_jax._direct import direct
 from tsgu_jax._lstsq import lstsq
-from tsgu_jax._matrix import SparseMatrix
-from tsgu_jax._pattern import Pattern
+from tsgu_jax._matrix._pattern import Pattern
+from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._methods import bicgstab, gmres, linear_cg, lsmr, minres
+from tsgu_jax._methods._auto import auto
+from tsgu_jax._methods._direct import direct
 from tsgu_jax._solve import solve
 from tsgu_jax._triangular import triangular_solve
-from tsgu_jax.krylov import bicgstab, gmres, linear_cg, lsmr, minres
 
 __all__ = [
     "BICGSTABSettings",

@@ -11,15 +11,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
-from tsgu._core._log import recording
-from tsgu._core._partial import unwrapped
-from tsgu_jax import _checks, _report
-from tsgu_jax._matrix import SparseMatrix
-from tsgu_jax._method import Method
-from tsgu_jax._pattern import Pattern, data_of, pattern_of
-from tsgu_jax._report import Label, Outcome
-from tsgu_jax._system import Plan
-from tsgu_jax.krylov import minres
+from tsgu._core.methods._partial import unwrapped
+from tsgu._core.report._log import recording
+from tsgu_jax._matrix import _checks
+from tsgu_jax._matrix._pattern import Pattern, data_of, pattern_of
+from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._methods import minres
+from tsgu_jax._program import _report
+from tsgu_jax._program._report import Label, Outcome
+from tsgu_jax._rule._method import Method
+from tsgu_jax._rule._system import Plan
 
 
 def solve(

@@ -13,16 +13,19 @@ from jax import Array, lax
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_dataclass
 
-from tsgu._core import _wording
-from tsgu._core._log import recording
-from tsgu._core._options import ATTAINABLE, LOST, default_rtol
-from tsgu._core._triangle import Triangle
-from tsgu_jax import _checks, _implicit, _products, _report, _substitution
-from tsgu_jax._matrix import SparseMatrix
-from tsgu_jax._report import CODE, Label, Outcome
+from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol
+from tsgu._core.pattern._triangle import Triangle
+from tsgu._core.report import _wording
+from tsgu._core.report._log import recording
+from tsgu_jax._matrix import _checks, _products
+from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._methods import _substitution
+from tsgu_jax._methods._columns import norm, power_of_two, relative_to
+from tsgu_jax._methods._substitution import Rows, Values
+from tsgu_jax._program import _report
+from tsgu_jax._program._report import CODE, Label, Outcome
+from tsgu_jax._rule import _implicit
 from tsgu_jax._solve import check_system, decompose, run
-from tsgu_jax._substitution import Rows, Values
-from tsgu_jax.krylov._columns import norm, power_of_two, relative_to
 
 
 def triangular_solve(
@@ -137,7 +140,7 @@ def _check_diagonal(triangle: Triangle | None, values: Array) -> None:
 @partial(register_dataclass, data_fields=["rows"], meta_fields=["members", "transposed", "keep"])
 @dataclass(frozen=True, eq=False)
 class TriangularSystem:
-    """A triangular system as the gradient rule sees it; see :class:`tsgu_jax._implicit.System`.
+    """A triangular system as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit.System`.
 
     A batch of BCOO or BCSR is one system whose diagonal blocks are the members.
     """
@@ -244,7 +247,7 @@ class Substitution:
     def _judge(
         self, residual: Array, b: Array, x: Array, flat: Any, split: Any, transposed: bool
     ) -> tuple[Array, Array, Array]:
-        """Status and relative residual of each column, by the rule of :mod:`tsgu._core._options`."""
+        """Status and relative residual of each column, by the rule of :mod:`tsgu._core.methods._options`."""
         eps = float(jnp.finfo(b.dtype).eps)
         rtol = jnp.asarray(default_rtol(eps), residual.dtype)
         size = norm(b)

@@ -13,7 +13,7 @@ from jax.experimental.sparse import BCOO
 import tsgu
 import tsgu_jax
 from tests.benchmarks.bench_torch import ScipyCG, both_ways, laplacian, sides, tensor
-from tsgu_jax import _products
+from tsgu_jax._matrix import _products
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 
 import tsgu
 from tests.benchmarks.bench_torch import laplacian, sides, tensor
-from tsgu._core import _mkl
+from tsgu._core.factors import _mkl
 
 pytestmark = pytest.mark.skipif(not _mkl.installed(), reason="needs pypardiso")
 

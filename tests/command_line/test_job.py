@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from tests.command_line.helpers import DEADLINE, nonsymmetric, process, rows, write
 from tsgu._cli import _heat, _problem
 from tsgu._cli._arguments import METHODS
-from tsgu._core import _choice
+from tsgu._core.methods import _choice
 
 
 def test_without_arguments_every_method_solves_and_differentiates_the_heat_problem():

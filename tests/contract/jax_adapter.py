@@ -13,7 +13,7 @@ from jax.experimental.sparse import BCOO, BCSR
 
 import tsgu_jax
 from tests.contract.systems import System
-from tsgu_jax import _host
+from tsgu_jax._program import _host
 
 NAME = "jax"
 LAYOUTS = ("coo", "csr", "values")

@@ -10,7 +10,7 @@ from tests.contract import truth
 from tests.contract.cases import RTOL
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, System, right_hand_side
-from tsgu._core import _choice
+from tsgu._core.methods import _choice
 
 
 @pytest.fixture

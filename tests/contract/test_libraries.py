@@ -7,7 +7,7 @@ from tests.contract import truth
 from tests.contract.cases import RTOL, direction
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, SYSTEMS, System, right_hand_side
-from tsgu._core import _mkl, _pardiso, _superlu
+from tsgu._core.factors import _mkl, _pardiso, _superlu
 
 needs_pardiso = pytest.mark.skipif(not _mkl.installed(), reason="needs pypardiso")
 every_system = pytest.mark.parametrize(("method", "system"), [("direct", s) for s in SYSTEMS], ids=str)

@@ -114,7 +114,8 @@ def test_amg_is_the_v_cycle_of_the_textbook(package, shift, degree):
 
     I - M A = (I - Q A) (I - P M' R A) (I - Q A), with M' the same on the next level, and the inverse on the last.
     """
-    from tsgu._core import _amg, _symbolic
+    from tsgu._core.factors import _amg
+    from tsgu._core.pattern import _symbolic
 
     system = poisson(8, shift)
     A = sp.csr_array(system.dense)

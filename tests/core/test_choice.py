@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tsgu._core import _choice, _symbolic
-from tsgu._core._choice import Traits
+from tsgu._core.methods import _choice
+from tsgu._core.methods._choice import Traits
+from tsgu._core.pattern import _symbolic
 
 
 def laplacian(*sides):

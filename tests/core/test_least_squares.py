@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tsgu._core._least_squares import optimality_tolerance, resolve_least_squares
+from tsgu._core.methods._least_squares import optimality_tolerance, resolve_least_squares
 
 DOUBLE, SINGLE = 2.2e-16, 1.2e-7
 

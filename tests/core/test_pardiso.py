@@ -11,8 +11,9 @@ import scipy.sparse as sp
 
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, SYSTEMS, right_hand_side
-from tsgu._core import _factorisation, _mkl, _pardiso, _superlu, _symbolic
-from tsgu._core._factorisation import Factorisation, SingularMatrixError, library_for
+from tsgu._core.factors import _factorisation, _mkl, _pardiso, _superlu
+from tsgu._core.factors._factorisation import Factorisation, SingularMatrixError, library_for
+from tsgu._core.pattern import _symbolic
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 SINGLE = {np.dtype(np.float64): np.float32, np.dtype(np.complex128): np.complex64}

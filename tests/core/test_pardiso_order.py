@@ -6,8 +6,8 @@ import scipy.sparse as sp
 
 from tests.contract.compare import assert_close, tolerance
 from tests.core.test_pardiso import factored, laplacian, needs_pardiso, symbolic_of
-from tsgu._core import _pardiso
-from tsgu._core._factorisation import Factorisation
+from tsgu._core.factors import _pardiso
+from tsgu._core.factors._factorisation import Factorisation
 
 
 @needs_pardiso

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from tsgu._core import _log, _progress
+from tsgu._core.report import _log, _progress
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import warnings
 import numpy as np
 import pytest
 
-from tsgu._core import _log, _status
-from tsgu._core._status import ColumnInfo
+from tsgu._core.report import _log, _status
+from tsgu._core.report._status import ColumnInfo
 
 
 def info(*columns, method="minres", transposed=False, seconds=0.25):
@@ -151,7 +151,7 @@ def test_a_missing_matplotlib_names_the_extra():
     code = """
 import sys
 sys.modules["matplotlib"] = None
-from tsgu._core._log import Log
+from tsgu._core.report._log import Log
 try:
     Log().plot()
 except ImportError as error:

@@ -8,8 +8,9 @@ import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg
 
-from tsgu._core import _superlu, _symbolic
-from tsgu._core._factorisation import Factorisation
+from tsgu._core.factors import _superlu
+from tsgu._core.factors._factorisation import Factorisation
+from tsgu._core.pattern import _symbolic
 
 
 def factored(A):

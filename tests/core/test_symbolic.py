@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsgu._core import _symbolic
+from tsgu._core.pattern import _symbolic
 
 
 @st.composite

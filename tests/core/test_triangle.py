@@ -6,9 +6,9 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsgu._core import _levels, _symbolic
-from tsgu._core._substitution import Substitution, ZeroDiagonalError
-from tsgu._core._triangle import Triangle
+from tsgu._core.factors._substitution import Substitution, ZeroDiagonalError
+from tsgu._core.pattern import _levels, _symbolic
+from tsgu._core.pattern._triangle import Triangle
 
 
 @st.composite

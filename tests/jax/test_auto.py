@@ -10,8 +10,8 @@ import tsgu_jax
 from tests.contract.systems import BY_NAME
 from tests.contract.test_auto import indefinite
 from tests.core.test_choice import laplacian
-from tsgu._core import _choice
-from tsgu_jax import _factors
+from tsgu._core.methods import _choice
+from tsgu_jax._program import _factors
 
 
 @pytest.fixture

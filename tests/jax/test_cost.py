@@ -9,7 +9,7 @@ import pytest
 
 import tsgu_jax
 from tests.jax.cases import case, methods, options
-from tsgu_jax import _factors
+from tsgu_jax._program import _factors
 
 _compiled = [0]
 

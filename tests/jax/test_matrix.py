@@ -12,8 +12,8 @@ from jax.experimental.sparse import BCOO
 
 import tsgu_jax
 from tests.jax.cases import case
-from tsgu_jax import _products
-from tsgu_jax._layout import Diagonals, Rows
+from tsgu_jax._matrix import _products
+from tsgu_jax._matrix._layout import Diagonals, Rows
 
 
 def power_law(n=400, longest=300):

@@ -10,7 +10,7 @@ import tsgu_jax
 from tests.jax.cases import case, waited
 from tests.jax.test_cost import _compiled
 from tsgu_jax import precond
-from tsgu_jax._precond import _incomplete
+from tsgu_jax.precond import _incomplete
 
 pytest.importorskip("pyamg", reason="needs pyamg")
 
@@ -117,7 +117,7 @@ def test_ilu_of_a_traced_matrix_is_factored_when_the_program_runs(monkeypatch):
 
 def test_factors_that_were_dropped_are_made_again(monkeypatch):
     """A preconditioner that fails, or takes the factors of another, once many have been made after it."""
-    from tsgu_jax import _factors
+    from tsgu_jax._program import _factors
 
     monkeypatch.setattr(_factors, "_LEAST", 1)
     monkeypatch.setattr(_factors, "_MOST", 2)

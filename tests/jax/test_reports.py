@@ -27,7 +27,7 @@ def test_a_capped_solve_warns(wrap):
 def test_a_sound_solve_does_not_call_the_host(monkeypatch, mapped):
     """A callback at each solve, which would slow every training loop; under vmap one for each member."""
     heard = []
-    monkeypatch.setattr("tsgu_jax._report._hear", lambda label, outcome: heard.append(label))
+    monkeypatch.setattr("tsgu_jax._program._report._hear", lambda label, outcome: heard.append(label))
     jax.clear_caches()  # of programs that call the host by its own name
     c = case("linear_cg")
     for maxiter, count in ((None, 0), (2, 3 if mapped else 1)):

@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 
 import tsgu_jax
 from tests.jax.cases import waited
-from tsgu_jax import _levels, _substitution
+from tsgu_jax._methods import _levels, _substitution
 
 N = 7
 

@@ -6,7 +6,8 @@ import torch
 
 import tsgu
 from tests.contract.test_auto import indefinite
-from tsgu._core import _choice, _superlu
+from tsgu._core.factors import _superlu
+from tsgu._core.methods import _choice
 
 
 def tensors(system):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tsgu
-from tsgu import _products
+from tsgu._matrix import _products
 
 
 def laplacian(m, dtype=torch.float64):
@@ -87,7 +87,8 @@ def test_a_column_that_is_done_takes_no_more_steps():
 
 def test_the_loop_for_accelerators_gives_the_same_solutions(monkeypatch):
     """A path that only a GPU takes, and that nobody runs: here it runs on the CPU, scalars as tensors."""
-    from tsgu.krylov import _columns, _driver
+    from tsgu._methods import _columns
+    from tsgu._methods import _loop as _driver
 
     generator = torch.Generator().manual_seed(0)
     D = torch.randn(40, 40, dtype=torch.complex128, generator=generator) + 12 * torch.eye(40)
@@ -113,7 +114,8 @@ def test_the_loop_for_accelerators_gives_the_same_solutions(monkeypatch):
 
 def test_an_accelerator_is_read_every_few_steps_only(monkeypatch):
     """A transfer per step, which makes a GPU wait."""
-    from tsgu.krylov import _columns, _driver
+    from tsgu._methods import _columns
+    from tsgu._methods import _loop as _driver
 
     reads = []
     original = _columns.DeviceColumns.tolist
@@ -129,7 +131,7 @@ def test_an_accelerator_is_read_every_few_steps_only(monkeypatch):
 
 def test_one_factorisation_serves_whatever_the_memory_of_values_and_gradients_looks_like(monkeypatch):
     """Factors not found again for lazily conjugated or strided values, or a gradient expanded from one number."""
-    from tsgu import _direct
+    from tsgu._methods import _direct
 
     made = []
     original = _direct.Factorisation

@@ -6,8 +6,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, vmap
 
 import tsgu
-from tsgu import _products
-from tsgu.krylov import _columns, _least_squares
+from tsgu._matrix import _products
+from tsgu._methods import _columns, _least_squares
 
 M, N = 8, 4
 TIGHT = {"atol": 1e-14, "btol": 1e-14}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tsgu
-from tsgu._pattern import pattern_of
+from tsgu._matrix._pattern import pattern_of
 
 
 @st.composite

@@ -73,7 +73,7 @@ def test_a_tangent_is_refused_like_a_graph(factors):
 
 def test_the_time_of_the_factorisation_counts_once(monkeypatch):
     """A log in which factoring costs nothing, or is paid for in every solve."""
-    import tsgu._direct as module
+    import tsgu._methods._direct as module
 
     clock = iter([0.0, 5.0, 10.0, 11.0, 20.0, 21.0])
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))

@@ -180,7 +180,7 @@ def test_indices_mapped_by_vmap_are_refused():
 
 def test_a_batch_of_right_hand_sides_is_solved_with_one_factorisation(monkeypatch):
     """A factorisation per column of a Jacobian."""
-    from tsgu import _direct
+    from tsgu._methods import _direct
 
     made = []
     original = _direct.Factorisation

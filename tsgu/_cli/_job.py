@@ -12,8 +12,8 @@ from tsgu._cli._errors import CommandError
 from tsgu._cli._problem import Problem
 from tsgu._cli._progress import progress
 from tsgu._cli._reference import Reference, Verdict
-from tsgu._core._log import Log
-from tsgu._core._status import ConvergenceWarning, SolveInfo
+from tsgu._core.report._log import Log
+from tsgu._core.report._status import ConvergenceWarning, SolveInfo
 
 NO_DIGIT = 0.1
 """Relative error of x from rounding in A and b alone, above which A is singular to working precision."""

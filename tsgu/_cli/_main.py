@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     # Imported here, so that an interruption while NumPy, SciPy and the framework load ends as quietly as any other.
     from tsgu._cli import _arguments, _backend, _files, _job, _plot, _problem, _table
-    from tsgu._core._log import record
+    from tsgu._core.report._log import record
 
     arguments = _arguments.parse(argv)
     for path in (arguments.save, arguments.plot):

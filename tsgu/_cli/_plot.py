@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tsgu._cli._errors import CommandError, reason
-from tsgu._core._log import Log
+from tsgu._core.report._log import Log
 
 
 def check_plot(path: Path) -> None:

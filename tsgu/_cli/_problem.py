@@ -12,8 +12,8 @@ from tsgu._cli._errors import CommandError
 from tsgu._cli._files import read_matrix, read_rhs
 from tsgu._cli._heat import heat_conduction
 from tsgu._cli._precond import Precond
-from tsgu._core import _wording
-from tsgu._core._options import default_rtol
+from tsgu._core.methods._options import default_rtol
+from tsgu._core.report import _wording
 
 Array = npt.NDArray[Any]
 

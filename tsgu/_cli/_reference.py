@@ -30,7 +30,7 @@ import numpy.typing as npt
 from tsgu._cli._backend import Solution
 from tsgu._cli._factored import Factored
 from tsgu._cli._problem import Problem, gaussian
-from tsgu._core._options import ATTAINABLE
+from tsgu._core.methods._options import ATTAINABLE
 
 Array = npt.NDArray[Any]
 

@@ -1,6 +1,6 @@
 """Minimal residuals and the settings object, under the import path of torchsparsegradutils."""
 
-from tsgu._core._settings import MINRESSettings
-from tsgu.krylov import minres
+from tsgu._core.methods._settings import MINRESSettings
+from tsgu._methods import minres
 
 __all__ = ["MINRESSettings", "minres"]

@@ -14,9 +14,9 @@ from torch.utils.dlpack import from_dlpack
 
 import tsgu
 import tsgu_jax
-from tsgu._core import _wording
-from tsgu._core._symbolic import index_dtype
-from tsgu_jax import _checks
+from tsgu._core.pattern._symbolic import index_dtype
+from tsgu._core.report import _wording
+from tsgu_jax._matrix import _checks
 
 
 def to_jax(x: Any, *, copy: bool | None = None) -> Any:

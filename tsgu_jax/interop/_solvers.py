@@ -15,12 +15,13 @@ from torch import Tensor
 
 import tsgu
 import tsgu_jax
-from tsgu import _method as torch_method
-from tsgu._core import _wording
-from tsgu._core._log import recording
-from tsgu_jax import _checks, _host, _report
-from tsgu_jax._method import Bound, Method
-from tsgu_jax._report import Label, Outcome
+from tsgu._core.report import _wording
+from tsgu._core.report._log import recording
+from tsgu._rule import _method as torch_method
+from tsgu_jax._matrix import _checks
+from tsgu_jax._program import _host, _report
+from tsgu_jax._program._report import Label, Outcome
+from tsgu_jax._rule._method import Bound, Method
 from tsgu_jax.interop._convert import coo_tensor, csr_tensor, to_jax, to_torch
 
 

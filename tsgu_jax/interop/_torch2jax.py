@@ -22,8 +22,8 @@ from torch2jax import Torchish, implements, j2t_dtype
 
 import tsgu
 import tsgu_jax
-from tsgu import _method as torch_method
-from tsgu._core import _wording
+from tsgu._core.report import _wording
+from tsgu._rule import _method as torch_method
 from tsgu_jax.interop._convert import pattern_to_jax, to_jax
 
 

@@ -1,0 +1,1 @@
+"""Factorisations, incomplete factors and multigrid levels on the host, and substitution."""

@@ -1,0 +1,46 @@
+"""How good a solution is that was computed directly: columns scaled, residuals judged by the stopping rule.
+
+Columns lie along the first axis; whatever axes follow number them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol
+
+Array = npt.NDArray[Any]
+
+
+def power_of_two(b: Array) -> Array:
+    """A power of two near the largest entry of each column: norms then neither overflow nor vanish, and scaling by it
+    is exact."""
+    return np.ldexp(0.5, np.frexp(np.abs(b).max(axis=0, initial=0))[1]).astype(b.real.dtype)
+
+
+def judge(
+    b: Array, residual: Array, magnitude: Callable[[], Array], eps: float, rtol: float | None = None
+) -> tuple[Array, list[str]]:
+    """Relative residual and status of each column; ``magnitude`` is ``|A| |x| + |b|``, asked for where it matters."""
+    size, left = _norms(b), _norms(residual)
+    relative = np.divide(left, size, out=np.where(left == 0, 0.0, np.inf), where=size > 0)
+    rtol = default_rtol(eps) if rtol is None else rtol
+    if np.all(relative <= rtol):
+        return relative, ["converged"] * size.size
+    rounding = ATTAINABLE * eps * _norms(magnitude())
+    triples = zip(left.ravel(), size.ravel(), rounding.ravel(), strict=True)
+    return relative, [_status(*column, rtol=rtol) for column in triples]
+
+
+def _norms(columns: Array) -> Array:
+    return np.atleast_1d(np.linalg.norm(columns, axis=0))
+
+
+def _status(residual: float, size: float, rounding: float, rtol: float) -> str:
+    if residual <= rtol * size:
+        return "converged"
+    if residual <= rounding:
+        return "accuracy limit" if rounding <= LOST * size else "numerically singular"
+    return "inaccurate"

@@ -1,0 +1,275 @@
+"""Set-up of algebraic multigrid by PyAMG, on the host and in double precision.
+
+What PyAMG finds, the matrices and the transfers of every level, is all that is taken: its smoothers are sequential,
+while one cycle here consists of products alone. The smoother is the polynomial of :func:`smoothing`, in D^-1 A, the
+same before and after the coarse correction, so that the cycle of a Hermitian positive definite matrix is one as well.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from tsgu._core.factors._blocks import check_size
+from tsgu._core.methods._options import ASYMMETRY, check_keywords
+from tsgu._core.pattern._symbolic import Symbolic
+from tsgu._core.report import _wording
+
+Array = npt.NDArray[Any]
+
+_KINDS = {
+    "ruge_stuben": "ruge_stuben_solver",
+    "smoothed_aggregation": "smoothed_aggregation_solver",
+    "root_node": "rootnode_solver",
+    "pairwise": "pairwise_solver",
+}
+
+_COMPLEX = ("smoothed_aggregation", "root_node")
+"""Kinds whose restriction is the conjugate transpose of the prolongation."""
+
+_BLOCKS = ("smoothed_aggregation", "root_node", "pairwise")
+"""Kinds that work with blocks of unknowns."""
+
+_OURS = ("A", "presmoother", "postsmoother", "keep", "kwargs")
+"""Parameters of PyAMG that say nothing about the levels."""
+
+_MAX_COARSE = 200
+"""Unknowns below which a dense product costs less than another level."""
+
+_LARGEST = 4000
+"""Unknowns of the coarsest level whose dense inverse is still worth its memory, 128 MB."""
+
+_LANCZOS = 12
+_SAFETY = 1.05
+"""Steps of the estimate of the largest eigenvalue, which is from below, and the factor on it."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A matrix, the transfers to the next level, and ``scale``, 4 / (3 lambda) over the diagonal, shape (n,).
+
+    ``paired`` says that R is the transpose of P.
+    """
+
+    A: sp.csr_array
+    P: sp.csr_array
+    R: sp.csr_array
+    scale: Array
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """The levels above the coarsest, the dense inverse there, and what they amount to.
+
+    ``complexity`` counts the entries of the matrices of all levels, relative to those of A; ``hermitian`` says that
+    one cycle is its own conjugate transpose.
+    """
+
+    kind: str
+    levels: tuple[Level, ...]
+    coarse: Array
+    complexity: float
+    hermitian: bool
+
+
+def smoothing(degree: int) -> list[tuple[float, float]]:
+    """Coefficients (a, b) of the smoother after its first step.
+
+    The correction for a residual r is x, with s the scale of the level,
+
+        z = s r,  x = z;  and then for each (a, b):  r -= A z,  z = a z + b s r,  x += z:
+
+    the Chebyshev polynomial of the fourth kind, which needs no lower end of the spectrum (Lottes, *Numer. Linear
+    Algebra Appl.* 30 (2023), section 4), and for degree 1 is damped Jacobi with weight 4 / (3 lambda).
+    """
+    return [((2 * i - 1) / (2 * i + 3), (6 * i + 3) / (2 * i + 3)) for i in range(1, degree)]
+
+
+def build(values: Array, pattern: Symbolic, kind: str, block: int, arguments: Mapping[str, Any]) -> Hierarchy:
+    """Set up the levels for the square matrix with these values.
+
+    Raises
+    ------
+    ImportError
+        If PyAMG is not installed.
+    TypeError, ValueError
+        For arguments that do not fit; if a diagonal entry is zero, or the coarsening comes to a halt too early.
+    """
+    n, eps = pattern.shape[0], float(np.finfo(values.dtype).eps)
+    function = _function(kind, values.dtype, n, check_size(block))
+    accepted = frozenset(inspect.signature(function).parameters) - frozenset(_OURS)
+    check_keywords(f"amg of kind {kind}", arguments, accepted)
+    values = values.astype(np.result_type(values, np.float64), copy=False)
+    # A copy, since PyAMG and SciPy work in place, and the index arrays are those of the caller's pattern.
+    A = _tidy(sp.csr_array((values, pattern.col, pattern.indptr), shape=pattern.shape, copy=True))
+    check_diagonal("amg", A.diagonal())
+    if n == 0:
+        return Hierarchy(kind, (), np.zeros((0, 0), A.dtype), 1.0, True)
+    symmetry = _symmetry(values, pattern, eps)
+    hermitian = symmetry == "hermitian"
+    options: dict[str, Any] = {"max_coarse": _MAX_COARSE, **arguments}
+    if "symmetry" in accepted:
+        options.setdefault("symmetry", symmetry)
+    given = sp.csr_matrix(A) if block == 1 else sp.csr_matrix(A).tobsr((block, block))
+    with _reproducible():
+        found = function(given, presmoother=None, postsmoother=None, **options).levels
+    last = found[-1].A
+    if last.shape[0] > _LARGEST:
+        raise ValueError(
+            f"A must coarsen to at most {_LARGEST} unknowns for amg; {kind} halts at {last.shape[0]} of {n} after "
+            f"{len(found)} levels. Raise max_levels, change strength, or choose another kind."
+        )
+    matrices = [_tidy(sp.csr_array(level.A)) for level in found]
+    transfers = [(_tidy(sp.csr_array(level.P)), _tidy(sp.csr_array(level.R))) for level in found[:-1]]
+    paired = [_equal(R, P.T.tocsr()) for P, R in transfers]
+    real = A.dtype.kind != "c"
+    hermitian = hermitian and all(
+        (same and real) or _small(R - P.conj().T, R, eps) for same, (P, R) in zip(paired, transfers, strict=True)
+    )
+    levels = [
+        Level(A, P, R, _scale(A, hermitian), same) for A, (P, R), same in zip(matrices, transfers, paired, strict=False)
+    ]
+    size = last.shape[0]
+    coarse = np.linalg.pinv(last.toarray(), rcond=size * float(np.finfo(np.float64).eps), hermitian=hermitian)
+    complexity = sum(matrix.nnz for matrix in matrices) / max(1, matrices[0].nnz)
+    return Hierarchy(kind, tuple(levels), coarse, complexity, hermitian)
+
+
+def check_kind(kind: Any) -> None:
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {', '.join(_KINDS)}; got {kind!r}.")
+
+
+def check_degree(degree: Any) -> int:
+    if isinstance(degree, bool) or not isinstance(degree, int | np.integer) or degree < 1:
+        raise ValueError(f"degree must be an integer >= 1; got {degree!r}.")
+    return int(degree)
+
+
+def check_diagonal(name: str, diagonal: Array) -> None:
+    zero = np.flatnonzero(diagonal == 0)
+    if zero.size:
+        raise ValueError(_wording.zero_diagonal(name, int(zero[0]), zero.size))
+
+
+def _function(kind: str, dtype: np.dtype[Any], n: int, block: int) -> Callable[..., Any]:
+    check_kind(kind)
+    if dtype.kind == "c" and kind not in _COMPLEX:
+        raise TypeError(f"A must be real for amg of kind {kind}; got {dtype}. Use kind {' or '.join(_COMPLEX)}.")
+    if block != 1 and kind not in _BLOCKS:
+        raise TypeError(f"block must be 1 for amg of kind {kind}; got {block}. Use kind {' or '.join(_BLOCKS)}.")
+    if n % block:
+        raise ValueError(f"block must divide the {n} unknowns for amg; got {block}.")
+    try:
+        import pyamg
+    except ModuleNotFoundError as error:
+        if error.name != "pyamg":
+            raise
+        raise ImportError('amg needs PyAMG: pip install "tsgu[amg]"') from error
+    function: Callable[..., Any] = getattr(pyamg, _KINDS[kind])
+    return function
+
+
+_lock = Lock()
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """The same levels for the same matrix, and the random numbers of the caller as if nothing had happened.
+
+    PyAMG draws the start of its eigenvalue estimates, and the ties of some splittings, from NumPy's global generator
+    and takes no other.
+    """
+    with _lock:  # two set-ups at once would draw each other's numbers
+        state = np.random.get_state()
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
+
+
+def _symmetry(values: Array, pattern: Symbolic, eps: float) -> str:
+    """What A is to rounding, in PyAMG's words. The transpose is found by the pattern alone, which keeps it."""
+    A: Any = values
+    if pattern.is_symmetric:
+        transpose = values[pattern.transposition]
+        if values.dtype.kind != "c" and np.array_equal(values, transpose):  # nearly always, and quick to see
+            return "hermitian"
+    else:
+        A = sp.csr_array((values, pattern.col, pattern.indptr), shape=pattern.shape)
+        transpose = A.T.tocsr()
+    if _small(A - transpose.conj(), A, eps):
+        return "hermitian"
+    return "symmetric" if values.dtype.kind == "c" and _small(A - transpose, A, eps) else "nonsymmetric"
+
+
+def _scale(A: sp.csr_array, hermitian: bool) -> Array:
+    """4 / (3 lambda D), lambda an upper bound of the eigenvalues of D^-1 A; 0 where a coarse diagonal entry is."""
+    diagonal = A.diagonal()
+    inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0)
+    magnitude = sp.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
+    ones = np.ones(A.shape[0])  # row sums bound the eigenvalues by Gershgorin, and column sums those of the transpose
+    sums = [magnitude @ ones] if hermitian else [magnitude @ ones, magnitude.T @ ones]
+    bound = float(min((abs(inverse) * each).max(initial=0) for each in sums))
+    if hermitian and np.all(diagonal.real >= 0):
+        bound = _largest_eigenvalue(A, np.sqrt(inverse.real), bound)
+    return 4 / (3 * (bound or 1.0)) * inverse
+
+
+def _largest_eigenvalue(A: sp.csr_array, root: Array, bound: float) -> float:
+    """Of D^-1/2 A D^-1/2, or a little more; ``bound`` is an upper bound, returned as soon as no less can come out.
+
+    By Lanczos (Golub and Van Loan, 4th ed., section 10.1) from a fixed start.
+    """
+    v = np.random.default_rng(0).uniform(-1, 1, A.shape[0]).astype(A.dtype)
+    v /= np.linalg.norm(v)
+    old, below, estimate = np.zeros_like(v), 0.0, 0.0
+    diagonal: list[float] = []
+    off: list[float] = []
+    for _ in range(min(_LANCZOS, A.shape[0])):
+        w = A @ (root * v)  # from here on in place: at this size a temporary costs as much as the arithmetic
+        w *= root
+        old *= below
+        w -= old
+        diagonal.append(np.vdot(v, w).real)
+        tridiagonal = np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1)
+        estimate = _SAFETY * float(np.linalg.eigvalsh(tridiagonal)[-1])
+        if estimate >= bound:
+            return bound
+        np.multiply(v, diagonal[-1], out=old)
+        w -= old
+        below = float(np.linalg.norm(w))
+        if below <= 1e-12 * abs(diagonal[-1]):
+            break
+        off.append(below)
+        w /= below
+        old, v = v, w
+    return estimate
+
+
+def _small(difference: Any, A: Any, eps: float) -> bool:
+    """Whether a difference from A is rounding."""
+    return float(abs(difference).max()) <= ASYMMETRY * eps * float(abs(A).max())
+
+
+def _equal(A: sp.csr_array, B: sp.csr_array) -> bool:
+    """Of matrices in canonical order."""
+    pairs = ((A.indptr, B.indptr), (A.indices, B.indices), (A.data, B.data))
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _tidy(A: sp.csr_array) -> sp.csr_array:
+    """In canonical order, without the zeros that PyAMG stores."""
+    A.sum_duplicates()
+    A.eliminate_zeros()
+    return A

@@ -1,0 +1,153 @@
+"""A matrix factored once for A x = b and A^T y = g, by SuperLU or by PARDISO, with its residuals checked."""
+
+from collections.abc import Iterator
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from tsgu._core.factors import _accuracy, _mkl, _pardiso, _superlu
+from tsgu._core.factors._superlu import SingularMatrixError as SingularMatrixError
+from tsgu._core.methods._options import default_rtol
+from tsgu._core.pattern._symbolic import Symbolic
+from tsgu._core.report import _wording
+from tsgu._core.report._status import ColumnInfo
+
+Array = npt.NDArray[Any]
+
+LIBRARIES = ("superlu", "pardiso")
+
+
+def library_for(asked: str | None) -> str:
+    """The library asked for; where none is, PARDISO if it is installed, else SuperLU.
+
+    Raises
+    ------
+    ValueError
+        If there is no such library.
+    ImportError
+        If it is not installed.
+    """
+    if asked is None:
+        return "pardiso" if _mkl.installed() else "superlu"
+    if asked not in LIBRARIES:
+        raise ValueError(_wording.library(LIBRARIES, asked))
+    if asked == "pardiso" and not _mkl.installed():
+        raise ImportError('library="pardiso" needs pypardiso: pip install "tsgu[pardiso]"')
+    return asked
+
+
+class Factors(Protocol):
+    """Factors of one matrix, as a library made them."""
+
+    library: str
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they hold."""
+
+    def solve(self, b: Array, transposed: bool) -> Array:
+        """X with A X = B, or A^T X = B, for B of shape (n,) or (n, k)."""
+
+
+class Factorisation:
+    """Factors of one matrix, and solves with it and its transpose; one at a time, from whatever thread.
+
+    Parameters
+    ----------
+    symbolic : Symbolic
+        Square pattern.
+    values : ndarray, shape (nnz,)
+        float32, float64, complex64 or complex128, in the pattern's order.
+    library : str
+        One of ``LIBRARIES``.
+    rtol : float, optional
+        The residual that calls for no refinement; by default that of every method.
+
+    Raises
+    ------
+    SingularMatrixError
+        If A is exactly singular.
+    """
+
+    def __init__(self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None) -> None:
+        self.matrix = sp.csr_array((values, symbolic.col, symbolic.indptr), shape=symbolic.shape)
+        self.eps = float(np.finfo(values.dtype).eps)
+        self.rtol = default_rtol(self.eps) if rtol is None else rtol
+        self._magnitude: sp.csr_array | None = None
+        self._lock = Lock()
+        self._attempts = _attempts(self.matrix, symbolic, library)
+        self._factors = next(self._attempts, None)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the factors, as their library holds them."""
+        return 0 if self._factors is None else self._factors.nbytes
+
+    @property
+    def library(self) -> str | None:
+        """Which library made the factors, where there is anything to factor."""
+        return None if self._factors is None else self._factors.library
+
+    def solve(self, b: Array, transposed: bool) -> tuple[Array, list[ColumnInfo]]:
+        """Solve A X = B, or A^T X = B, for B of shape (n,) or (n, k); non-finite columns give NaN."""
+        finite = np.isfinite(b).all(axis=0)
+        if not finite.all():
+            b = np.where(finite, b, 0)
+        scale = _accuracy.power_of_two(b)
+        with self._lock:
+            x, residual, status = self._solve(b / scale, transposed)
+        with np.errstate(over="ignore"):
+            x *= scale
+        for index in np.flatnonzero(~np.atleast_1d(np.isfinite(x).all(axis=0))):
+            status[index] = "overflow"
+        columns = [ColumnInfo(s, None, r) for s, r in zip(status, residual.tolist(), strict=True)]
+        for index in np.flatnonzero(~np.atleast_1d(finite)):
+            x[..., index if x.ndim > 1 else slice(None)] = np.nan
+            columns[index] = ColumnInfo("non-finite", None, float("nan"))
+        return x, columns
+
+    def _solve(self, b: Array, transposed: bool) -> tuple[Array, Array, list[str]]:
+        x = self._raw(b, transposed)
+        residual, status = self._judge(b, x, transposed)
+        if "inaccurate" in status:
+            x, residual, status = self._improve(b, x, transposed)
+        while "inaccurate" in status and (better := next(self._attempts, None)) is not None:
+            self._factors = better
+            x, residual, status = self._improve(b, self._raw(b, transposed), transposed)
+        return x, residual, status
+
+    def _raw(self, b: Array, transposed: bool) -> Array:
+        return b if self._factors is None else self._factors.solve(b, transposed)
+
+    def _improve(self, b: Array, x: Array, transposed: bool) -> tuple[Array, Array, list[str]]:
+        """One step of iterative refinement (Higham, section 12.2): it restores a small backward error."""
+        x = x + self._raw(self._residual(b, x, transposed), transposed)
+        return x, *self._judge(b, x, transposed)
+
+    def _residual(self, b: Array, x: Array, transposed: bool) -> Array:
+        return b - (self.matrix.T if transposed else self.matrix) @ x
+
+    def _judge(self, b: Array, x: Array, transposed: bool) -> tuple[Array, list[str]]:
+        """Relative residual and status of each column."""
+        residual = self._residual(b, x, transposed)
+        return _accuracy.judge(b, residual, lambda: self._bound(b, x, transposed), self.eps, self.rtol)
+
+    def _bound(self, b: Array, x: Array, transposed: bool) -> Array:
+        if self._magnitude is None:
+            self._magnitude = abs(self.matrix)
+        return (self._magnitude.T if transposed else self._magnitude) @ abs(x) + abs(b)
+
+
+def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str) -> Iterator[Factors]:
+    """Factors to try one after the other until they are accurate. Those of SuperLU, which exchanges any rows, are last.
+
+    Not a method: a generator that knew the factorisation would keep it, and its memory, until garbage is collected.
+    """
+    if symbolic.shape[0] == 0:
+        return
+    if library == "pardiso":
+        yield from _pardiso.attempts(matrix, symbolic)
+    yield from _superlu.attempts(matrix.data, symbolic)

@@ -1,0 +1,1 @@
+"""What methods have in common in both packages: arguments, stopping rules and the choice of ``auto``."""

@@ -1,0 +1,1 @@
+"""Work on sparsity patterns: indices, no values."""

@@ -1,0 +1,1 @@
+"""What the packages say: statuses, the log, warnings and the words of errors."""

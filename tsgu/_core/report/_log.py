@@ -1,0 +1,207 @@
+"""Who hears of a solve: logs that are open, and a warning if something is wrong."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from tsgu._core.report._progress import Line
+from tsgu._core.report._status import SOUND, ConvergenceWarning, SolveInfo, describe, user_frame
+
+
+class Report(NamedTuple):
+    """The outcome of a solve, what its residual should have reached, and advice in place of the usual one."""
+
+    info: SolveInfo
+    target: float | None
+    advice: str = ""
+
+
+class Log(Sequence[SolveInfo]):
+    """The solves made inside ``with record() as log``, in the order in which they ended.
+
+    A sequence of :class:`SolveInfo`; printing it, or a slice of it, shows a table, with a note below it where
+    :data:`auto` has chosen a method.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse()
+    >>> with tsgu.record() as log:
+    ...     x = tsgu.linear_cg(A, torch.ones(2))
+    >>> print(log)
+    method     system  status     iterations  residual  seconds
+    linear_cg  A       converged  2           ...
+    """
+
+    def __init__(self, infos: Iterable[SolveInfo] = ()) -> None:
+        self._infos = list(infos)
+
+    @overload
+    def __getitem__(self, index: int) -> SolveInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Log": ...
+    def __getitem__(self, index: int | slice) -> "SolveInfo | Log":
+        return Log(self._infos[index]) if isinstance(index, slice) else self._infos[index]
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __repr__(self) -> str:
+        head = ("method", "system", "status", "iterations", "residual", "seconds")
+        rows = [head] + [
+            (
+                info.method,
+                "A^T" if info.transposed else "A",
+                info.status,
+                _or_dash(info.iterations, "d"),
+                _or_dash(info.residual, ".1e"),
+                _or_dash(info.seconds, ".3f"),
+            )
+            for info in self._infos
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *dict.fromkeys(info.note for info in self._infos if info.note)])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the residual history of each solve.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if None.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        if ax is None:
+            try:
+                from matplotlib import pyplot
+            except ImportError as error:
+                raise ImportError('log.plot() needs matplotlib: pip install "tsgu[plot]"') from error
+            ax = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
+        for number, info in enumerate(self._infos):
+            if info.history is not None and info.history.size:
+                system = "adjoint" if info.transposed else "forward"
+                steps = np.arange(1, info.history.size + 1)
+                line = ax.plot(steps, info.history, label=f"{number}: {info.method}, {system}, {info.status}")[0]
+                if info.history.size == 1:
+                    line.set_marker("o")
+        ax.set_xlabel("step")
+        ax.set_ylabel("relative residual")
+        if ax.lines:
+            ax.legend()
+        if any(np.any(line.get_ydata() > 0) for line in ax.lines):  # a residual may vanish in the first step
+            ax.set_yscale("log")
+        return ax
+
+
+def _or_dash(value: Any, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+_logs: list[Log] = []  # a process-wide list: backward passes and callbacks run in threads of the frameworks' own
+_lock = threading.Lock()
+_lines: list[Line] = []
+
+before_closing: list[Callable[[], Any]] = []
+"""Called at the end of each :func:`record` block: a framework that reports late waits here for what is under way."""
+
+
+@contextmanager
+def record(progress: bool = False) -> Iterator[Log]:
+    """Collect a :class:`SolveInfo` for every solve inside the block, adjoint ones included.
+
+    Solves made by other threads during the block are collected too, since a backward pass may run in one.
+
+    Parameters
+    ----------
+    progress : bool, optional
+        Show a line on stderr, by tqdm where it is installed, for an iterative solve of a square system that takes
+        over a second: its steps so far, its residual and its target.
+
+    Yields
+    ------
+    Log
+        A sequence of :class:`SolveInfo`, with ``plot()``; printing it shows a table.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse().requires_grad_()
+    >>> with tsgu.record() as log:
+    ...     tsgu.sparse_generic_solve(A, torch.ones(2), solve=tsgu.linear_cg).sum().backward()
+    >>> [(info.transposed, info.status) for info in log]
+    [(False, 'converged'), (True, 'converged')]
+    """
+    log = Log()
+    line = [Line()] if progress else []
+    with _lock:
+        _logs.append(log)
+        _lines.extend(line)
+    try:
+        yield log
+        for wait in before_closing:
+            wait()
+    finally:
+        with _lock:
+            _logs[:] = [other for other in _logs if other is not log]
+            _lines[:] = [other for other in _lines if other not in line]
+        for shown in line:
+            shown.end()
+
+
+def recording() -> bool:
+    """Whether anybody wants residual histories."""
+    return bool(_logs)
+
+
+def watched() -> Line | None:
+    """The line that shows how a solve goes on, if somebody wants one."""
+    return _lines[-1] if _lines else None
+
+
+_aside: ContextVar[list[Report] | None] = ContextVar("aside", default=None)
+
+
+@contextmanager
+def set_aside() -> Iterator[list[Report]]:
+    """Collect the reports of solves made inside the block, instead of making them: for whoever may solve again."""
+    reports: list[Report] = []
+    token = _aside.set(reports)
+    try:
+        yield reports
+    finally:
+        _aside.reset(token)
+
+
+def report(info: SolveInfo, target: float | None, advice: str = "") -> None:
+    """Hand the outcome of a solve to the logs, and warn if it is not sound."""
+    aside = _aside.get()
+    if aside is not None:
+        aside.append(Report(info, target, advice))
+        return
+    enter(info)
+    if info.status not in SOUND:
+        warnings.warn(describe(info, target, advice), ConvergenceWarning, stacklevel=user_frame())
+
+
+def enter(info: SolveInfo) -> None:
+    """Hand the outcome of a solve to the logs alone."""
+    with _lock:
+        for log in _logs:
+            log._infos.append(info)
+        line = _lines[-1] if _lines else None
+    if line is not None:
+        line.end()

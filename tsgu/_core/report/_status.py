@@ -1,0 +1,209 @@
+"""What became of a solve: its status, in words, the same objects for both packages."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ADVICE = {
+    "converged": "",
+    "accuracy limit": "",
+    "numerically singular": (
+        "A is singular to working precision, or its rows differ in scale by more than that: no digit of the residual "
+        "is significant. Check boundary conditions and constraints, scale the rows, or solve in double precision."
+    ),
+    "iteration limit": "Raise maxiter, give a preconditioner M, or use direct.",
+    "stagnation": "The residual stopped falling. Give a preconditioner M, try another method, or use direct.",
+    "breakdown": "The recurrence broke down. Try gmres or direct, or another x0 or M.",
+    "non-finite": "The right-hand side of this column is not finite, so the solution is NaN there.",
+    "singular": "A is singular: a pivot, or an entry on the diagonal of a triangle, is exactly zero.",
+    "not triangular": (
+        "A is not the triangle that upper and unitriangular say: entries lie on the wrong side of its diagonal, or on "
+        "a diagonal of ones."
+    ),
+    "overflow": "The solution exceeds the largest number of its dtype. Scale the system, or solve in double precision.",
+    "inaccurate": "Too many digits were lost on the way. Scale rows and columns of A, or solve in double precision.",
+    "ill-conditioned": (
+        "The condition number of A passes conlim. Scale the columns of A, give damp > 0, or raise conlim if the digits "
+        "that are left are enough."
+    ),
+    "rank deficient": (
+        "The columns of A are linearly dependent to working precision, so that the minimiser is not unique and has no "
+        "derivative. Remove columns or give damp > 0."
+    ),
+    "not verified": "",
+    "residual above verify": (
+        "The solver given returned without solving the system. Tighten its tolerance, or pass verify=None if this "
+        "accuracy is what you want."
+    ),
+}
+"""What to do about each status; no advice where nothing is wrong."""
+
+LEAST_SQUARES_ADVICE = {
+    "iteration limit": "Raise maxiter, scale the columns of A, or give damp > 0.",
+    "stagnation": "The residual stopped falling. Scale the columns of A, raise atol and btol, or use double precision.",
+    "breakdown": "The recurrence broke down: the entries of A differ in scale by more than the precision holds.",
+}
+"""For lsmr, which has no preconditioner, and whose systems direct cannot solve."""
+
+SEVERITY = {status: rank for rank, status in enumerate(("converged", "not verified", "accuracy limit"))}
+
+SOUND = frozenset(SEVERITY)
+"""The statuses that call for no warning."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve, forward or adjoint, did not reach its target; the message says which, how far, and what to change.
+
+    ``warnings.simplefilter("error", tsgu.ConvergenceWarning)`` turns it into an exception, in the backward pass too.
+
+    Examples
+    --------
+    >>> import warnings, tsgu
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", tsgu.ConvergenceWarning)
+    """
+
+
+@dataclass(frozen=True)
+class ColumnInfo:
+    """What one right-hand side measured. What was not measured is None.
+
+    Attributes
+    ----------
+    status : str
+        One of those of :class:`SolveInfo`.
+    iterations : int or None
+        Steps taken.
+    residual : float or None
+        True relative residual, as in :class:`SolveInfo`.
+    history : ndarray or None
+        Relative residual after each step, as the method's recurrence has it.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse()
+    >>> with tsgu.record() as log:
+    ...     x = tsgu.linear_cg(A, torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    >>> [column.iterations for column in log[0].columns]
+    [2, 0]
+    """
+
+    status: str
+    iterations: int | None
+    residual: float | None
+    history: npt.NDArray[Any] | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class SolveInfo:
+    """What one solve, forward or adjoint, measured. What was not measured is None.
+
+    Attributes
+    ----------
+    method : str
+        Name of the method.
+    transposed : bool
+        Whether the system was that of the transpose (as in the adjoint of a forward solve).
+    status : str
+        The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
+        "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular", "overflow",
+        "non-finite", "ill-conditioned", "rank deficient", "residual above verify", or "not verified".
+    iterations : int or None
+        The most steps that a column took.
+    residual : float or None
+        The largest true relative residual ``||b - A x|| / ||b||`` of the columns. For least squares, where r = b - A x
+        does not vanish, the smaller of that and the relative optimality ``||A^H r|| / (||A|| ||r||)``, in the Frobenius
+        norm of A.
+    history : ndarray or None
+        Relative residual after each step, as the method's recurrence has it, of the column with the most steps.
+    seconds : float or None
+        Wall-clock time.
+    columns : tuple of ColumnInfo
+        The same for each right-hand side.
+    note : str
+        What ``auto`` chose and why; else empty.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.eye(3).to_sparse()
+    >>> with tsgu.record() as log:
+    ...     x = tsgu.sparse_generic_solve(A, torch.ones(3), solve=tsgu.linear_cg)
+    >>> log[0].status, log[0].iterations
+    ('converged', 1)
+    """
+
+    method: str
+    transposed: bool
+    status: str
+    iterations: int | None
+    residual: float | None
+    history: npt.NDArray[Any] | None = field(repr=False, compare=False)
+    seconds: float | None
+    columns: tuple[ColumnInfo, ...] = field(repr=False)
+    note: str = field(default="", repr=False)
+
+    @property
+    def converged(self) -> bool:
+        """Whether every column is solved, to its target or to rounding level."""
+        return self.status in ("converged", "accuracy limit")
+
+
+def summarize(method: str, transposed: bool, columns: Sequence[ColumnInfo], seconds: float | None) -> SolveInfo:
+    """The columns of one solve as a :class:`SolveInfo`."""
+    if not columns:
+        return SolveInfo(method, transposed, "converged", 0, 0.0, None, seconds, ())
+    worst = max(columns, key=_badness)
+    longest = max(columns, key=lambda column: column.iterations or 0)
+    residuals = [column.residual for column in columns if column.residual is not None]
+    return SolveInfo(
+        method=method,
+        transposed=transposed,
+        status=worst.status,
+        iterations=longest.iterations,
+        residual=float(np.max(residuals)) if residuals else None,  # np.max keeps a NaN, max does not
+        history=longest.history,
+        seconds=seconds,
+        columns=tuple(columns),
+    )
+
+
+def _badness(column: ColumnInfo) -> tuple[int, float]:
+    residual = column.residual if column.residual is not None else 0.0
+    return SEVERITY.get(column.status, len(SEVERITY)), float("inf") if np.isnan(residual) else residual
+
+
+def describe(info: SolveInfo, target: float | None, advice: str = "") -> str:
+    """The text of the warning: which solve, which column, how far it got, and what to change."""
+    bad = [index for index, column in enumerate(info.columns) if column.status not in SOUND]
+    index = max(bad, key=lambda index: _badness(info.columns[index]))
+    column = info.columns[index]
+    place = "" if len(info.columns) == 1 else f"column {index} of {len(info.columns)}"
+    if len(bad) > 1:
+        place += f", and {len(bad) - 1} more"
+    system = "adjoint system (A^T)" if info.transposed else "forward system"
+    reached = [] if column.residual is None else [f"relative residual {column.residual:.1e}"]
+    reached += [] if target is None else [f"target {target:.1e}"]
+    reached += [] if column.iterations is None else [f"{column.iterations} steps"]
+    facts = "; ".join([part for part in (place, ", ".join(reached)) if part])
+    usual = LEAST_SQUARES_ADVICE if info.method == "lsmr" else {}
+    advice = advice or usual.get(column.status, ADVICE[column.status])
+    page = f'See "When it does not converge: {column.status}" in the documentation.'
+    return f"{info.method} on the {system}: {column.status}; {facts}. {advice} {page}"
+
+
+def user_frame() -> int:
+    """The stacklevel of the first frame outside the packages, so that the warning points at the user's line."""
+    inside = Path(__file__).parents[3]
+    packages = tuple(f"{inside / name}{os.sep}" for name in ("tsgu", "tsgu_jax"))
+    level, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(packages) and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    return level

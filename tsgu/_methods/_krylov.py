@@ -1,0 +1,89 @@
+"""A Krylov method made ready for one matrix: options checked, A converted once, its transpose on demand."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ParamSpec
+
+from torch import Tensor, finfo
+
+from tsgu._core.methods._options import Settings, resolve_options
+from tsgu._core.report import _log, _status, _wording
+from tsgu._matrix import _checks
+from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._methods._loop import Kernel, Watch, solve
+from tsgu._rule._method import Method
+from tsgu._rule._operator import Apply, CallableOperator, MatrixOperator, Operator, preconditioner, transposed
+
+P = ParamSpec("P")
+
+
+def krylov_method(
+    kernel: Kernel, *, hermitian: bool, settings: type[Settings] | None
+) -> Callable[[Callable[P, Tensor]], Method[P]]:
+    """Make a method of a kernel and the public function that documents it."""
+
+    def decorate(function: Callable[P, Tensor]) -> Method[P]:
+        name = function.__name__
+
+        def prepare(A: Any, arguments: Mapping[str, Any]) -> _KrylovSystem:
+            return _KrylovSystem(kernel, name, hermitian, A, arguments)
+
+        return Method(function, prepare, settings=settings, hermitian=hermitian)
+
+    return decorate
+
+
+class _KrylovSystem:
+    def __init__(self, kernel: Kernel, name: str, hermitian: bool, A: Any, arguments: Mapping[str, Any]) -> None:
+        self._kernel, self._name, self._hermitian = kernel, name, hermitian
+        self._arguments = arguments
+        self._operator: Operator = (
+            MatrixOperator(A) if isinstance(A, SparseMatrix) else CallableOperator(A, name, hermitian)
+        )
+
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        """X with A X = B."""
+        return self._solve(self._operator, self._arguments.get("M"), B, x0, transposed=False, primal=primal)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        """Y with A^T Y = G."""
+        M = self._transposed_preconditioner
+        return self._solve(self._operator.transpose, M, G, None, transposed=True, primal=False)
+
+    @cached_property
+    def _transposed_preconditioner(self) -> Any:
+        M = self._arguments.get("M")
+        if M is None:
+            return None
+        M = transposed(M, self._hermitian)
+        if M is None:
+            raise TypeError(_wording.transpose_of_m(self._name))
+        return M
+
+    def _solve(
+        self, operator: Operator, M: Any, B: Tensor, x0: Tensor | None, *, transposed: bool, primal: bool
+    ) -> Tensor:
+        began = time.perf_counter()
+        options = resolve_options(self._arguments, B.shape[0], finfo(B.dtype).eps)
+        if not primal:  # a cotangent is in other units than B, and may be smaller than atol by any factor
+            options = replace(options, atol=0.0)
+        if x0 is not None:
+            x0 = _checks.start(x0, B)
+        apply: Apply = preconditioner(M, B.shape[0], B.dtype, B.device)
+        B = B.detach().resolve_conj()
+        line = _log.watched()
+        watch: Watch | None = None
+        if line is not None:
+            watch = lambda steps, left: line.step(self._name, transposed, steps, left, options.rtol)  # noqa: E731
+        x, columns = solve(self._kernel, operator, apply, M is not None, B, x0, options, watch)
+        info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
+        advice = ""
+        if info.status not in _status.SOUND:
+            if self._hermitian and not operator.is_hermitian:
+                advice = _wording.not_hermitian(self._name)
+            elif operator.loses_constants:
+                advice = _wording.constants_are_lost()
+        _log.report(info, options.rtol, advice)
+        return x

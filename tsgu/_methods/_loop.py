@@ -1,0 +1,324 @@
+"""The loop around a method: columns, counting, freezing, stopping, true residuals.
+
+A method knows only how to improve the solution d of A d = r from d = 0. The driver
+
+1. scales each right-hand side by a power of two, so that no norm overflows or vanishes;
+2. runs the method on the true residual until its recurrence says that the target is met, or it breaks down, or stops
+   making progress, or runs out of steps. A column that is done is put aside and no longer changes;
+3. computes the true residual, and goes back to 2 with what is left of it where the recurrence was too optimistic and
+   the run has gained something. So a reported residual is never that of a recurrence.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsgu._core.methods._options import ATTAINABLE, GAIN, LOST, Options, diverged, stagnation_window
+from tsgu._core.report._log import recording
+from tsgu._core.report._status import ColumnInfo
+from tsgu._methods._columns import Arithmetic, arithmetic
+from tsgu._rule._operator import Apply, Operator, Product
+
+_CACHE = 4 << 20
+"""Bytes that the vectors of a group of columns may take on the CPU, about a second-level cache."""
+
+
+class State(Protocol):
+    """What every method's state has; the rest is its own."""
+
+    @property
+    def norm(self) -> Any:
+        """2-norm of the residual by the recurrence, per column."""
+
+    @property
+    def broken(self) -> Any:
+        """Whether the last step broke down, per column."""
+
+
+class Problem(NamedTuple):
+    """What a step sees."""
+
+    A: Product
+    M: Apply
+    preconditioned: bool
+    restart: int
+
+
+class Kernel(NamedTuple):
+    """The mathematics of a method."""
+
+    start: Callable[[Arithmetic, Problem, Tensor, int], Any]
+    """(arithmetic, problem, r, attempt) -> state, for A d = r from d = 0; ``attempt`` counts fruitless breakdowns."""
+    step: Callable[[Arithmetic, Problem, Any], Any]
+    """(arithmetic, problem, state) -> state."""
+    solution: Callable[[Arithmetic, Problem, Any], Tensor]
+    """(arithmetic, problem, state) -> d."""
+    vectors: Callable[[Options], int]
+    """Vectors that a step touches, which sizes the groups."""
+    minimal: bool = False
+    """Whether the residual falls in every step by construction."""
+
+
+@dataclass
+class _Column:
+    """One right-hand side on its way."""
+
+    size: float
+    target: float
+    limit: float
+    window: int
+    maxiter: int
+    steps: int = 0
+    best: float = float("inf")
+    best_step: int = 0
+    before: float = float("inf")
+    outcome: str = ""
+    attempt: int = 0
+    status: str = ""
+    residual: float = float("nan")
+    history: list[float] = field(default_factory=list)
+
+    def see(self, steps: int, norm: float, broken: bool, scale: float) -> bool:
+        """Take note of a step of the current run; whether the run goes on."""
+        norm *= scale
+        if norm < 0.99 * self.best:
+            self.best, self.best_step = norm, steps
+        if norm <= self.target:
+            self.outcome = "met"
+        elif not norm < self.limit:
+            self.outcome = "diverged"
+        elif broken:
+            self.outcome = "broken"
+        elif self.steps + steps >= self.maxiter:
+            self.outcome = "spent"
+        elif steps - self.best_step >= self.window:
+            self.outcome = "stalled"
+        else:
+            return True
+        return False
+
+    def judge(self, residual: float, rounding: float) -> bool:
+        """Take note of the true residual between two runs; whether another run is worth its while."""
+        self.residual = residual
+        if not self.outcome:  # a poor x0 is not the method's fault
+            self.limit *= max(1.0, residual / self.size if self.size else 1.0)
+        if residual <= self.target:
+            self.status = "converged"
+        elif self.outcome and residual <= rounding:
+            self.status = "accuracy limit" if rounding <= LOST * self.size else "numerically singular"
+        elif self.steps >= self.maxiter:
+            self.status = "iteration limit"
+        elif self.outcome == "stalled":
+            self.status = "stagnation"
+        elif self.outcome and not residual <= GAIN * self.before:  # true for NaN
+            if self.outcome in ("broken", "diverged") and self.attempt == 0:
+                self.attempt = 1
+            else:
+                self.status = "breakdown" if self.outcome in ("broken", "diverged") else "stagnation"
+        self.before = min(self.before, residual)
+        return not self.status
+
+    def is_lost(self, residual: float, minimal: bool) -> bool:
+        """Whether the run that ended with this true residual is to be undone, since it ended worse than it began.
+
+        A run that stopped for want of steps is kept all the same, unless the method makes its residual fall in every
+        step: that of conjugate gradients may rise while x improves.
+        """
+        if not residual <= self.limit:
+            self.outcome = "diverged"
+        return (residual > self.before and (minimal or self.outcome != "spent")) or self.outcome == "diverged"
+
+    def info(self) -> ColumnInfo:
+        relative = self.residual / self.size if self.size else self.residual
+        history = np.array(self.history) / self.size if self.history else None
+        return ColumnInfo(self.status, self.steps, relative, history)
+
+
+Watch = Callable[[int, float], None]
+"""What hears of each step: how many there were, and the largest relative residual."""
+
+
+def solve(
+    kernel: Kernel,
+    operator: Operator,
+    M: Apply,
+    preconditioned: bool,
+    b: Tensor,
+    x0: Tensor | None,
+    options: Options,
+    watch: Watch | None = None,
+) -> tuple[Tensor, list[ColumnInfo]]:
+    """Solve A X = B for B of shape (n,) or (n, k); X like B, and what became of each column."""
+    vector = b.dim() == 1
+    problem = Problem(_shaped_product(operator.apply, vector), _shaped(M, vector), preconditioned, options.restart)
+    magnitude = _shaped(operator.magnitude, vector)
+    columns = b.unsqueeze(1) if vector else b
+    starts = None if x0 is None else x0.unsqueeze(1) if vector else x0
+    solved = torch.empty_like(b, memory_format=torch.contiguous_format)  # and no view, which could not be written to
+    x = solved.unsqueeze(1) if vector else solved
+    infos: list[ColumnInfo] = []
+    width = _group_width(b, kernel.vectors(options))
+    for first in range(0, columns.shape[1], width):
+        group = slice(first, first + width)
+        start = None if starts is None else starts[:, group]
+        solution, group_infos = _solve_group(kernel, problem, magnitude, columns[:, group], start, options, watch)
+        x[:, group] = solution
+        infos += group_infos
+    return solved, infos
+
+
+def _shaped(function: Apply, vector: bool) -> Apply:
+    """A user's callable sees vectors if B is one and blocks otherwise; a single column runs as (n,) in both cases."""
+    if vector:
+        return lambda v: function(v) if v.dim() == 1 else function(v[:, 0]).unsqueeze(1)
+    return lambda v: function(v) if v.dim() == 2 else function(v.unsqueeze(1)).squeeze(1)
+
+
+def _shaped_product(function: Product, vector: bool) -> Product:
+    """The same, with memory for the result."""
+    same = 1 if vector else 2
+
+    def product(v: Tensor, /, out: Tensor | None = None) -> Tensor:
+        if v.dim() == same:
+            return function(v, out)
+        if vector:
+            return function(v[:, 0], None if out is None else out[:, 0]).unsqueeze(1)
+        return function(v.unsqueeze(1), None if out is None else out.unsqueeze(1)).squeeze(1)
+
+    return product
+
+
+def _group_width(b: Tensor, vectors: int) -> int:
+    """Columns that are worked on together: all on an accelerator; on the CPU as many as stay in cache, up to eight."""
+    if b.device.type != "cpu":
+        return max(1, b.numel())
+    return min(8, max(1, _CACHE // max(1, vectors * b.shape[0] * b.element_size())))
+
+
+def _solve_group(
+    kernel: Kernel,
+    problem: Problem,
+    magnitude: Apply,
+    b: Tensor,
+    x: Tensor | None,
+    options: Options,
+    watch: Watch | None,
+) -> tuple[Tensor, list[ColumnInfo]]:
+    n, eps = b.shape[0], torch.finfo(b.dtype).eps
+    largest = b.abs().amax(0).tolist() if n else [0.0] * b.shape[1]
+    if not all(map(math.isfinite, largest)):
+        b = torch.where(torch.isfinite(b).all(0), b, 0)
+    scales, scale = _powers_of_two(b, largest)
+    b = b / scale
+    size = _norms(b)
+    if x is None:
+        x, r = torch.zeros_like(b), b
+    else:
+        x = torch.where(torch.tensor(size, device=b.device) > 0, x / scale, 0)
+        r = b - problem.A(x)
+    columns = [
+        _Column(s, max(options.rtol * s, options.atol / c), diverged(eps) * s, stagnation_window(n), options.maxiter)
+        for s, c in zip(size, scales, strict=True)
+    ]
+    pending = list(range(len(columns)))
+    rounding = [0.0] * len(columns)
+    while True:
+        pending = [
+            index
+            for index, norm, limit in zip(pending, _norms(r), rounding, strict=True)
+            if columns[index].judge(norm, limit)
+        ]
+        if not pending:
+            break
+        bs, start = _take(b, pending), _take(x, pending)
+        r = bs - problem.A(start) if len(pending) < r.shape[1] else r
+        xs = start + _run(kernel, problem, r, [columns[index] for index in pending], watch)
+        old, r = r, bs - problem.A(xs)
+        for place, (index, norm) in enumerate(zip(pending, _norms(r), strict=True)):
+            if columns[index].is_lost(norm, kernel.minimal):
+                xs[:, place], r[:, place] = start[:, place], old[:, place]
+        if len(pending) == len(columns):
+            x = xs
+        else:
+            x[:, pending] = xs
+        rounding = [0.0] * len(pending)
+        if any(norm > columns[index].target for index, norm in zip(pending, _norms(r), strict=True)):
+            rounding = [ATTAINABLE * eps * norm for norm in _norms(magnitude(xs) + bs.abs())]
+    x = x * scale
+    infos = [column.info() for column in columns]
+    for index, finite in enumerate(torch.isfinite(x).all(0).tolist()):
+        if not finite:
+            infos[index] = replace(infos[index], status="overflow")
+    for index, entry in enumerate(largest):
+        if not math.isfinite(entry):
+            x[:, index] = float("nan")
+            infos[index] = ColumnInfo("non-finite", 0, float("nan"))
+    return x, infos
+
+
+def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column], watch: Watch | None) -> Tensor:
+    """Run the method on A d = r for a group of columns; d, as it was when each column was done."""
+    space = arithmetic(r.device, r.shape[1])
+    scales, scale = _powers_of_two(r, r.abs().amax(0).tolist())
+    see = [column.see for column in columns]
+    state = kernel.start(space, problem, _enter(space, r / scale), max(column.attempt for column in columns))
+    every = _steps_between_reads(r.device)
+    limit = max(column.maxiter - column.steps for column in columns)
+    keep = recording()
+    running = list(range(len(columns)))
+    for column in columns:
+        column.best, column.best_step, column.outcome = float("inf"), 0, ""
+    steps = 0
+    d = torch.zeros_like(r)
+    while running:
+        state = kernel.step(space, problem, state)
+        steps += 1
+        if steps % every and steps < limit:
+            continue
+        norms, broken = space.tolist(state.norm), space.tolist(state.broken)
+        if keep:
+            for index in running:
+                columns[index].history.append(norms[index] * scales[index])
+        if watch is not None:
+            left = (norms[index] * scales[index] / columns[index].size for index in running)
+            watch(max(columns[index].steps for index in running) + steps, max(left))
+        done = [index for index in running if not see[index](steps, norms[index], broken[index], scales[index])]
+        if done:
+            running = [index for index in running if index not in done]
+            solution = _leave(kernel.solution(space, problem, state))
+            for index in done:
+                columns[index].steps += steps
+                d[:, index] = solution[:, index] * scales[index]
+    return d
+
+
+def _steps_between_reads(device: torch.device) -> int:
+    """The residual is read in every step on the CPU; an accelerator would wait for it, and is read now and then."""
+    return 1 if device.type == "cpu" else 10
+
+
+def _enter(space: Arithmetic, r: Tensor) -> Tensor:
+    return r[:, 0].contiguous() if space.width == 1 and r.device.type == "cpu" else r.contiguous()
+
+
+def _leave(d: Tensor) -> Tensor:
+    return d.unsqueeze(1) if d.dim() == 1 else d
+
+
+def _take(columns: Tensor, places: list[int]) -> Tensor:
+    return columns if len(places) == columns.shape[1] else columns[:, places]
+
+
+def _powers_of_two(columns: Tensor, largest: list[float]) -> tuple[list[float], Tensor]:
+    """A power of two near the largest entry of each column, 1 for a zero column: scaling by it is exact."""
+    powers = [math.ldexp(0.5, math.frexp(entry)[1]) if 0 < entry < math.inf else 1.0 for entry in largest]
+    return powers, torch.tensor(powers, dtype=columns.real.dtype, device=columns.device)
+
+
+def _norms(columns: Tensor) -> list[float]:
+    return torch.linalg.vector_norm(columns, dim=0).tolist()

@@ -1,0 +1,173 @@
+"""A solution method of the package: callable on its own, and something that can be prepared for one matrix."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
+from tsgu._core.report import _wording
+from tsgu._matrix import _checks
+from tsgu._matrix._sparse_matrix import SparseMatrix
+
+P = ParamSpec("P")
+
+
+class Prepared(Protocol):
+    """A method made ready for one matrix."""
+
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        """X with A X = B; ``primal`` for the user's own B, of whose size an absolute tolerance speaks."""
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        """Y with A^T Y = G, as the adjoint needs it."""
+
+
+class PreparedSolver:
+    """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
+
+    Its solves are not differentiated. Given to :func:`tsgu.sparse_generic_solve` it serves the forward and the adjoint
+    solve of the same matrix, as often as that is solved with.
+    """
+
+    def __init__(self, name: str, A: Any, prepared: Prepared, starts: bool) -> None:
+        self.name, self._prepared, self._starts = name, prepared, starts
+        self._shape: tuple[int, ...] | None = A.shape if isinstance(A, SparseMatrix) else None
+        self._dtype: torch.dtype | None = A.dtype if isinstance(A, SparseMatrix) else None
+
+    def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
+        """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
+        if x0 is not None and not self._starts:
+            raise TypeError(_wording.no_start(self.name))
+        return self._prepared.solve(self._checked("B", B), x0)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        """Y with A^T Y = G, for G of shape (n,) or (n, k), to ``rtol`` alone: ``atol`` is in the units of B."""
+        return self._prepared.solve_transpose(self._checked("G", G))
+
+    def within_the_rule(self, B: Tensor, transposed: bool, primal: bool) -> Tensor:
+        """The same for the gradient rule, which also solves for what is not the user's B."""
+        if transposed:
+            return self.solve_transpose(B)
+        return self._prepared.solve(self._checked("B", B), None, primal)
+
+    def _checked(self, name: str, B: Any) -> Tensor:
+        n = None if self._shape is None else self._shape[0]
+        _checks.check_rhs(B, B.shape[0] if n is None and isinstance(B, Tensor) and B.dim() else n or 0, None, name)
+        _checks.check_dtype(name, B)
+        if (B.requires_grad and torch.is_grad_enabled()) or forward_ad.unpack_dual(B).tangent is not None:
+            raise TypeError(_wording.differentiated_prepared(self.name, name))
+        if self._dtype is None:
+            return B.detach()
+        common = torch.promote_types(self._dtype, B.dtype)
+        if common != self._dtype:
+            raise TypeError(_wording.dtype_of_prepared(self.name, name, self._dtype, B.dtype, common))
+        return B.detach().to(common)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} prepared for a matrix of shape {self._shape}, dtype {self._dtype}>"
+
+
+class Method(Generic[P]):
+    """A solution method, such as :data:`tsgu.linear_cg`.
+
+    Calling it solves, with gradients. Given as ``solve=`` or ``transpose_solve=`` it is prepared once in the forward
+    pass, and what was prepared serves the adjoint.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, Tensor],
+        prepare: Callable[[Any, Mapping[str, Any]], Prepared],
+        *,
+        settings: type[Settings] | None,
+        hermitian: bool,
+        rectangular: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._prepare = prepare
+        self._settings = settings
+        self._hermitian = hermitian
+        self.rectangular = rectangular  # whether it minimises ||A X - B|| for rectangular A
+        parameters = inspect.signature(function).parameters.values()
+        self._keywords = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        self.name = function.__name__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return self._function(*args, **kwargs)
+
+    def prepare(self, A: Any, **kwargs: Any) -> Any:
+        """Make ready for one matrix, to be solved with again and again.
+
+        Parameters
+        ----------
+        A : Tensor (sparse COO or CSR) or SparseMatrix, shape (n, n)
+            Cut from the graph.
+        **kwargs
+            Of the method.
+
+        Returns
+        -------
+        PreparedSolver
+            With ``solve(B)`` and ``solve_transpose(G)``, which are not differentiated; to be given as ``solve=`` where
+            they are to be.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the method itself.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> A = torch.tensor([[2.0, 1.0], [0.0, 4.0]], dtype=torch.float64).to_sparse()
+        >>> factors = tsgu.direct.prepare(A)
+        >>> factors.solve(torch.tensor([4.0, 8.0], dtype=torch.float64))
+        tensor([1., 2.], dtype=torch.float64)
+        >>> b = torch.tensor([4.0, 8.0], dtype=torch.float64, requires_grad=True)
+        >>> tsgu.sparse_generic_solve(A, b, solve=factors).sum().backward()
+        >>> b.grad
+        tensor([0.5000, 0.1250], dtype=torch.float64)
+        """
+        A = SparseMatrix.from_tensor(A.detach()) if isinstance(A, Tensor) else A
+        if isinstance(A, SparseMatrix):
+            _checks.check_preparable(A, self.rectangular)
+        ready = self.ready(A, **kwargs)
+        return ready if self.rectangular else PreparedSolver(self.name, A, ready, "x0" in self._keywords)
+
+    def ready(self, A: Any, **kwargs: Any) -> Prepared:
+        """The same for a SparseMatrix or a callable, without checks of what is solved."""
+        return self._prepare(A, self.arguments(kwargs))
+
+    def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments checked, those left at None removed, and ``settings`` resolved."""
+        check_keywords(self.name, kwargs, self._keywords)
+        return resolve_settings(self.name, {k: v for k, v in kwargs.items() if v is not None}, self._settings)
+
+    def check_adjoint(self, kwargs: Mapping[str, Any]) -> None:
+        """Refuse a preconditioner that the adjoint cannot transpose."""
+        M = self.arguments(kwargs).get("M")
+        known = self._hermitian or M is None or isinstance(M, Tensor)  # asking a CSR tensor for .T raises
+        if not known and not hasattr(M, "T"):
+            raise TypeError(_wording.transpose_of_m(self.name))
+
+    def __reduce__(self) -> str:
+        return self.name  # under which its module has it: so a module or settings that hold it can be saved and copied
+
+    def __repr__(self) -> str:
+        return f"<method {self.__module__.split('.')[0]}.{self.name}>"
+
+
+def call(method: "Method[Any]", A: Any, B: Tensor, **kwargs: Any) -> Tensor:
+    """What a method does when it is called on its own: the differentiable solve."""
+    if has_torch_function_variadic(A, B):
+        return handle_torch_function(method, (A, B), A, B, **kwargs)
+    from tsgu._solve import differentiable  # the frontend knows the methods, whose default is one of them
+
+    return differentiable(A, B, method, None, None, kwargs)

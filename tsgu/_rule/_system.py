@@ -1,0 +1,245 @@
+"""How a linear system and its transpose are to be solved: the user's callables, resolved to two solves."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsgu._core.report import _log, _status, _wording
+from tsgu._matrix import _checks, _products
+from tsgu._matrix._pattern import Pattern
+from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._rule._implicit import assemble
+from tsgu._rule._method import Method, Prepared, PreparedSolver
+from tsgu._rule._operator import transposed as transpose_of
+
+Solver = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The callables and their arguments, as the user gave them.
+
+    A callable given as ``solve`` is applied to A, and to A^T in the adjoint where no ``transpose_solve`` is given. A
+    foreign ``transpose_solve(A, G)`` receives A and solves A^T Y = G; where no ``solve`` is given it is applied to A^T,
+    and so solves A X = B. An own method needs no such distinction: it knows both.
+
+    ``x0`` and ``atol`` serve the forward solve alone, and the adjoint gets ``M.T`` for ``M``. A callable from outside
+    gets ``atol`` in all its solves: what it means by it is not known.
+    """
+
+    solve: Solver | None
+    transpose_solve: Solver | None
+    arguments: Mapping[str, Any]
+    verify: float | None
+
+    def check(self, differentiated: bool) -> None:
+        """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
+        for name, solver in (("solve", self.solve), ("transpose_solve", self.transpose_solve)):
+            _checks.check_callable(name, solver)
+            if isinstance(solver, Method):
+                solver.arguments(self.arguments)
+            elif _wording.is_prepared(solver) and self.arguments:
+                raise TypeError(_wording.arguments_of_prepared(name, sorted(self.arguments)))
+        _checks.check_verify(self.verify)
+        if differentiated:
+            adjoint = self.transpose_solve or self.solve
+            M = self.arguments.get("M")
+            if isinstance(adjoint, Method):
+                adjoint.check_adjoint(self.arguments)
+            elif M is not None and transpose_of(M, False) is None:
+                raise TypeError(_wording.transpose_of_m(_wording.name_of(adjoint)))
+
+    def resolved(self) -> "tuple[_Role, _Role]":
+        """Who solves with A, and who solves with A^T."""
+        given = self.solve is not None
+        forward = _Role(self.solve if given else self.transpose_solve, of_transpose=not given)
+        if self.transpose_solve is None:
+            return forward, forward
+        adjoint = _Role(self.transpose_solve, of_transpose=True)
+        return forward, forward if adjoint == forward else adjoint
+
+
+@dataclass(frozen=True)
+class _Role:
+    """A solver, and whether it is a callable that receives A to solve with A^T."""
+
+    solver: Any
+    of_transpose: bool
+
+    def __post_init__(self) -> None:
+        if isinstance(self.solver, Method) or _wording.is_prepared(self.solver):  # which solve with both
+            object.__setattr__(self, "of_transpose", False)
+
+
+class LinearSystem:
+    """A linear system as the gradient rule sees it; see :class:`tsgu._rule._implicit.System`.
+
+    Parameters
+    ----------
+    plan : Plan
+        Checked.
+    pattern : Pattern or None
+        Where the values stand; None for a matrix that is only a callable.
+    given : Tensor, callable or None
+        The matrix in the user's own layout, detached; None for a SparseMatrix.
+    """
+
+    def __init__(self, plan: Plan, pattern: Pattern | None, given: Any = None) -> None:
+        self.pattern = pattern
+        self._plan = plan
+        self._given = given
+        self._ready: tuple[Any, _Solves] | None = None
+        self._values: Tensor | None = None
+        self._members: dict[int, LinearSystem] = {}
+
+    def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
+        if primal:
+            for name, tensor in (("A", values), ("B", b), ("x0", x0)):
+                if tensor is not None:
+                    _checks.check_finite(name, tensor)
+        solves, b = self._prepare(values), b.contiguous()  # an upstream gradient may be one number, expanded
+        with torch.no_grad():
+            return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0, primal)
+
+    def member(self, index: int) -> "LinearSystem":
+        if index not in self._members:
+            self._members[index] = LinearSystem(self._plan, self.pattern)
+        return self._members[index]
+
+    def _prepare(self, values: Tensor | None) -> "_Solves":
+        """What is ready for these values: made in the forward pass, found again in the adjoint."""
+        key = None if values is None else (values.data_ptr(), 0 if values.is_inference() else values._version)
+        if self._ready is None or self._ready[0] != key:
+            self._values = values  # kept alive, so that its address is not used again
+            self._ready = key, _Solves(self._plan, self._matrix(values))
+        return self._ready[1]
+
+    def _matrix(self, values: Tensor | None) -> Any:
+        if values is None or self.pattern is None:
+            return self._given
+        return _Layouts(SparseMatrix(values, self.pattern), self._given)
+
+
+class _Solves:
+    """Both roles of a plan, made ready for one matrix when they are first needed."""
+
+    def __init__(self, plan: Plan, matrix: Any) -> None:
+        self._plan, self._matrix = plan, matrix
+        self._forward, self._adjoint = plan.resolved()
+
+    @cached_property
+    def forward(self) -> Prepared:
+        return self._prepared(self._forward)
+
+    @cached_property
+    def adjoint(self) -> Prepared:
+        return self.forward if self._adjoint == self._forward else self._prepared(self._adjoint)
+
+    def _prepared(self, role: _Role) -> Prepared:
+        arguments = {name: value for name, value in self._plan.arguments.items() if name != "x0"}
+        if isinstance(role.solver, Method):
+            matrix = self._matrix.sparse if isinstance(self._matrix, _Layouts) else self._matrix
+            return role.solver.ready(matrix, **arguments)
+        return _Foreign(role, self._matrix, arguments, self._plan.verify)
+
+
+class _Layouts:
+    """One matrix as the package holds it, and in the user's own layout."""
+
+    def __init__(self, sparse: SparseMatrix, given: Tensor | None) -> None:
+        self.sparse = sparse
+        self.given: Any = sparse if given is None else given
+
+    @cached_property
+    def sparse_transpose(self) -> SparseMatrix:
+        return self.sparse.T
+
+    @cached_property
+    def transpose(self) -> Any:
+        """A^T in A's own layout and index dtype; CSR has no ``.T`` in torch that is CSR again."""
+        if isinstance(self.given, SparseMatrix):
+            return self.sparse_transpose
+        layout = self.given.layout
+        index = torch.int64 if layout == torch.sparse_coo else self.given.col_indices().dtype
+        return assemble(self.sparse_transpose.values, self.sparse_transpose.pattern, layout, index)
+
+
+class _Foreign:
+    """A solver from outside the package, or prepared by the user: its result is checked by one product with A.
+
+    A callable is given A as the user has it. What a method of the package that was prepared reports of itself is
+    reported once the check is passed: it may have been prepared for another matrix.
+    """
+
+    def __init__(self, role: _Role, matrix: _Layouts, arguments: Mapping[str, Any], verify: float | None) -> None:
+        self._name = _wording.name_of(role.solver)
+        self._solver = role.solver
+        self._of_transpose = role.of_transpose
+        self._matrix = matrix
+        self._arguments = arguments
+        self._verify = verify
+
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        arguments = dict(self._arguments) if x0 is None else {**self._arguments, "x0": x0}
+        return self._solve(B, arguments, transposed=False, primal=primal)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        arguments = dict(self._arguments)
+        if arguments.get("M") is not None:
+            arguments["M"] = transpose_of(arguments["M"], False)
+            if arguments["M"] is None:
+                raise TypeError(_wording.transpose_of_m(self._name))
+        return self._solve(G, arguments, transposed=True, primal=False)
+
+    def _solve(self, B: Tensor, arguments: dict[str, Any], *, transposed: bool, primal: bool) -> Tensor:
+        began = time.perf_counter()
+        prepared, reports = self._prepared, list[_log.Report]()
+        if isinstance(prepared, PreparedSolver):
+            with _log.set_aside() as reports:
+                x = prepared.within_the_rule(B, transposed != self._of_transpose, primal)
+        elif prepared is not None:
+            x = prepared.solve_transpose(B) if transposed != self._of_transpose else prepared.solve(B)
+        else:
+            matrix = self._matrix.given if transposed == self._of_transpose else self._matrix.transpose
+            x = self._solver(matrix, B, **arguments)
+        x = _checks.solution(self._name, x, B)
+        columns = self._columns(x, B, transposed)
+        info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
+        own = reports[0] if reports else None
+        if own is not None and info.status in _status.SOUND:  # what the method says of itself is more
+            seen = zip(own.info.columns, columns, strict=True)
+            columns = [mine if its.residual is None else replace(mine, residual=its.residual) for mine, its in seen]
+            info = replace(_status.summarize(own.info.method, transposed, columns, info.seconds), note=own.info.note)
+            _log.report(info, own.target, own.advice)
+        else:
+            _log.report(info, self._verify)
+        return x
+
+    @cached_property
+    def _prepared(self) -> Any:
+        """None for a callable that has nothing to prepare."""
+        if _wording.prepares(self._solver):
+            return self._solver.prepare(self._matrix.given, **self._arguments)
+        return self._solver if _wording.is_prepared(self._solver) else None
+
+    def _columns(self, x: Tensor, B: Tensor, transposed: bool) -> list[_status.ColumnInfo]:
+        """The true relative residual of each column, by one product; norms of columns scaled to be safe."""
+        x, B = (t.unsqueeze(1) if t.dim() == 1 else t for t in (x, B))
+        if self._verify is None:
+            return [_status.ColumnInfo("not verified", None, None)] * B.shape[1]
+        matrix = self._matrix.sparse_transpose if transposed else self._matrix.sparse
+        residual = B - _products.csr_product(_products.csr(matrix.values, matrix.pattern), x)
+        scale = B.abs().amax(0)
+        scale = torch.where(scale > 0, scale, 1.0)
+        size, left = ((torch.linalg.vector_norm(t / scale, dim=0)).tolist() for t in (B, residual))
+        columns = []
+        for b, r in zip(size, left, strict=True):
+            relative = r / b if b else (0.0 if r == 0 else float("inf"))
+            bad = "non-finite" if not b < float("inf") else "residual above verify"
+            columns.append(_status.ColumnInfo("converged" if relative <= self._verify else bad, None, relative))
+        return columns

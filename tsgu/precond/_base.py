@@ -1,0 +1,124 @@
+"""What a preconditioner is to the Krylov methods: a linear operator r -> M r that is data, and has a transpose."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+
+from tsgu._core.report import _wording
+from tsgu._matrix import _checks
+
+P = ParamSpec("P")
+M = TypeVar("M")
+
+
+class Preconditioner(ABC):
+    """An approximation of the inverse of a matrix, to be given as ``M`` to a Krylov method.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, n).
+    dtype : torch.dtype
+    device : torch.device
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [0.0, 2.0]]).to_sparse()
+    >>> M = tsgu.precond.ilu(A)
+    >>> isinstance(M, tsgu.precond.Preconditioner)
+    True
+    >>> M.T(torch.tensor([4.0, 5.0]))  # solves with the transpose of A
+    tensor([1., 2.])
+    """
+
+    def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape = (n, n)
+        self.dtype = dtype
+        self.device = device
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """M v for v of shape (n,) or (n, k); not differentiated."""
+        if not isinstance(v, Tensor) or v.dim() not in (1, 2) or v.shape[0] != self.shape[0]:
+            got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+            raise ValueError(f"v must be a tensor of shape ({self.shape[0]},) or ({self.shape[0]}, k); got {got}.")
+        with torch.no_grad():
+            return self.to(torch.promote_types(self.dtype, v.dtype)).apply(v.detach().resolve_conj())
+
+    @abstractmethod
+    def apply(self, v: Tensor) -> Tensor:
+        """M v for a plain tensor of the dtype and on the device of M."""
+
+    @property
+    @abstractmethod
+    def T(self) -> Preconditioner:  # noqa: N802 - the name that NumPy and torch use
+        """The transpose, for the adjoint system."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> Preconditioner:
+        """The same in another dtype."""
+
+    def ready(self, n: int, dtype: torch.dtype, device: torch.device) -> Preconditioner:
+        """The same for systems of this size, dtype and device.
+
+        Raises
+        ------
+        ValueError
+            If the size or the device is another.
+        TypeError
+            If M is complex and the system is real.
+        """
+        if self.shape != (n, n) or self.device != device:
+            raise ValueError(_wording.shape_of_m(n, self.shape, device, self.device))
+        if self.dtype.is_complex and not dtype.is_complex:
+            raise TypeError(_wording.complex_m(self.dtype))
+        return self.to(dtype)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()}: shape={self.shape}, dtype={self.dtype}, device={self.device}>"
+
+
+def undifferentiated(build: Callable[P, M]) -> Callable[P, M]:
+    """Make a function build its preconditioner of plain tensors, whatever transforms surround the call."""
+
+    @functools.wraps(build)
+    def plainly(*args: P.args, **kwargs: P.kwargs) -> M:
+        with torch._C._DisableFuncTorch(), torch.no_grad():
+            return build(*args, **kwargs)
+
+    return plainly
+
+
+def matrix(A: Any) -> Any:
+    """A as a SparseMatrix of plain, finite values, cut from the graph."""
+    from tsgu._matrix._sparse_matrix import SparseMatrix  # which imports what imports this
+
+    if not isinstance(A, SparseMatrix):
+        _checks.check_tensor_matrix(A)
+        A = SparseMatrix.from_tensor(_plain(A))
+    _checks.check_square(A.shape, "SparseMatrix")
+    _checks.check_dtype("A", A.values)
+    values = _plain(A.values)
+    if values.dim() != 1:
+        raise ValueError(_wording.one_matrix(tuple(values.shape), _wording.OF_ONE_MEMBER))
+    _checks.check_finite("A", values)
+    return SparseMatrix(values, A.pattern)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Detached, and without the wrappers of torch.func."""
+    while _functorch.is_gradtrackingtensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    if _functorch.is_batchedtensor(tensor):
+        raise TypeError(
+            "A must be the same for all members of a batch; got values that vmap maps over. Build the preconditioner "
+            "outside of vmap, of one member or of their mean."
+        )
+    return tensor.detach().resolve_conj().resolve_neg()

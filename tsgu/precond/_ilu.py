@@ -1,0 +1,84 @@
+"""Incomplete LU factors."""
+
+from typing import Any
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from tsgu._core.factors import _ilu
+from tsgu._core.factors._ilu import IncompleteFactors
+from tsgu.precond._base import Preconditioner, matrix, undifferentiated
+
+
+class ILU(Preconditioner):
+    """Triangular solves on the host with factors that the transpose shares."""
+
+    def __init__(
+        self, factors: IncompleteFactors, n: int, dtype: torch.dtype, device: torch.device, transposed: bool = False
+    ) -> None:
+        super().__init__(n, dtype, device)
+        self._factors, self._transposed = factors, transposed
+
+    def apply(self, v: Tensor) -> Tensor:
+        return torch.from_numpy(self._factors.solve(v.cpu().numpy(), self._transposed)).to(v)
+
+    @property
+    def T(self) -> "ILU":  # noqa: N802
+        return ILU(self._factors, self.shape[0], self.dtype, self.device, not self._transposed)
+
+    def to(self, dtype: torch.dtype) -> "ILU":
+        return self if dtype == self.dtype else ILU(self._factors, self.shape[0], dtype, self.device, self._transposed)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, nnz={self._factors.nnz}>"
+
+
+@undifferentiated
+def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
+    """Precondition by incomplete LU factors of A (SuperLU).
+
+    For general matrices, with :data:`bicgstab` and :data:`gmres`: the rows are exchanged and entries dropped, so that M
+    is not symmetric where A is. The factors are made and applied on the host; a tensor on an accelerator is copied
+    there and back in every step.
+
+    Parameters
+    ----------
+    A : Tensor (sparse COO or CSR) or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128, on any device. Detached, as for :func:`jacobi`.
+    drop_tol : float, optional
+        Entries smaller than this, relative to their column, are dropped; 0 to 1. 0 keeps all that ``fill_factor`` has
+        room for.
+    fill_factor : float, optional
+        Largest ratio of entries in the factors to entries in A, at least 1.
+
+    Returns
+    -------
+    Preconditioner
+        To be given as ``M``; callable on tensors (n,) and (n, k), with ``.T``, which shares the factors.
+
+    Raises
+    ------
+    ValueError
+        If A is not a sparse matrix, not square, a batch, or not finite; if an argument is out of range; if a factor is
+        exactly singular.
+    TypeError
+        If A is dense or of another dtype, or ``torch.func.vmap`` maps over its values.
+
+    References
+    ----------
+    X. S. Li and M. Shao, ACM Trans. Math. Softw. 37 (2011), article 43.
+
+    Examples
+    --------
+    >>> import torch, tsgu
+    >>> A = torch.tensor([[4.0, 1.0], [0.0, 2.0]]).to_sparse()
+    >>> tsgu.precond.ilu(A)(torch.tensor([6.0, 4.0]))
+    tensor([1., 2.])
+    """
+    drop_tol, fill_factor = _ilu.check_options(drop_tol, fill_factor)
+    A = matrix(A)
+    other = A.T
+    indices = other.pattern.symbolic
+    columns = sp.csc_array((other.values.cpu().numpy(), indices.col, indices.indptr), shape=A.shape)
+    return ILU(IncompleteFactors(columns, drop_tol, fill_factor), A.shape[0], A.dtype, A.device)

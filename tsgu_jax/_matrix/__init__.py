@@ -1,0 +1,1 @@
+"""Sparse matrices: patterns, values on them, layouts, products, and the checks of arguments."""

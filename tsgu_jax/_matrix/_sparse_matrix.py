@@ -1,0 +1,255 @@
+"""A sparse matrix as a pattern, which is never differentiated, and values, which are."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+from jax import Array
+from jax.experimental.sparse import BCOO, BCSR
+from jax.tree_util import register_pytree_node_class
+
+from tsgu._core.pattern import _scipy
+from tsgu_jax._matrix import _checks
+from tsgu_jax._matrix._pattern import Pattern, cached, pattern_of
+from tsgu_jax._rule import _implicit
+
+
+@register_pytree_node_class
+class SparseMatrix:
+    """Values on a pattern: a sparse matrix that is differentiable to any order, in both modes.
+
+    A pytree whose leaves are the values and the index arrays of the pattern, so that it can be an argument of a
+    compiled function without its indices becoming constants there. Differentiate and map the values, and rebuild by
+    :meth:`with_values`.
+
+    Parameters
+    ----------
+    values : Array, shape (nnz,) or (batch, nnz)
+        One value per stored entry, in the pattern's order; with a leading dimension, one matrix per row.
+    pattern : Pattern
+        Where the values stand.
+
+    Raises
+    ------
+    ValueError
+        If ``values`` does not have one entry per stored position.
+    TypeError
+        If ``values`` is a NumPy array in double precision while JAX has 64-bit types turned off.
+
+    Examples
+    --------
+    >>> import numpy as np, jax.numpy as jnp, tsgu_jax
+    >>> row, col = np.array([0, 0, 1]), np.array([0, 1, 1])
+    >>> A = tsgu_jax.SparseMatrix.from_coo(row, col, jnp.array([2.0, -1.0, 4.0]), (2, 2))
+    >>> A @ jnp.ones(2)
+    Array([1., 4.], dtype=float32)
+    >>> A.T.to_dense()
+    Array([[ 2.,  0.],
+           [-1.,  4.]], dtype=float32)
+    """
+
+    def __init__(self, values: Any, pattern: Pattern) -> None:
+        _checks.check_values(values, pattern.nnz)
+        self.values: Array = _checks.as_array("values", values)
+        self.pattern = pattern
+
+    @classmethod
+    def from_coo(cls, row: Any, col: Any, values: Any, shape: tuple[int, int]) -> "SparseMatrix":
+        """Build from coordinates, in any order; values at a repeated position are added.
+
+        Parameters
+        ----------
+        row, col : Array or ndarray, shape (nse,)
+            Positions. Inside ``jax.jit`` give NumPy arrays, or build a :class:`Pattern` outside: arrays of JAX may be
+            traced there, which costs speed.
+        values : Array, shape (nse,) or (batch, nse)
+            Differentiable to any order.
+        shape : tuple of int
+            (m, n).
+
+        Returns
+        -------
+        SparseMatrix
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not match, or an index lies outside ``shape``.
+
+        Examples
+        --------
+        >>> import numpy as np, jax.numpy as jnp, tsgu_jax
+        >>> i = np.array([0, 1, 1])
+        >>> tsgu_jax.SparseMatrix.from_coo(i, i, jnp.array([1.0, 2.0, 3.0]), (2, 2)).values
+        Array([1., 5.], dtype=float32)
+        """
+        if values.ndim not in (1, 2) or values.shape[-1:] != row.shape:
+            raise ValueError(
+                f"values must have shape (nse,) or (batch, nse) with nse = {row.size} as in row; "
+                f"got {tuple(values.shape)}."
+            )
+        values = _checks.as_array("values", values)
+        pattern = cached((row, col), (int(shape[0]), int(shape[1])), lambda: Pattern(row, col, shape))
+        return cls(pattern.gather(values), pattern)
+
+    @classmethod
+    def from_bcoo(cls, A: BCOO | BCSR) -> "SparseMatrix":
+        """Build from a ``BCOO`` or ``BCSR``, unsorted, with repeated positions and with padding; differentiable.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, tsgu_jax
+        >>> from jax.experimental.sparse import BCOO
+        >>> tsgu_jax.SparseMatrix.from_bcoo(BCOO.fromdense(jnp.eye(3)))
+        SparseMatrix(shape=(3, 3), nnz=3, dtype=float32)
+        """
+        _checks.check_sparse_matrix(A)
+        pattern = pattern_of(A)
+        return cls(pattern.gather(A.data), pattern)
+
+    @classmethod
+    def from_scipy(cls, A: Any) -> "SparseMatrix":
+        """Build from a matrix or array of ``scipy.sparse``, in any format.
+
+        Parameters
+        ----------
+        A : sparse matrix or array of SciPy, shape (m, n)
+            Repeated positions are added. Explicit zeros are kept, but for those on the diagonals of DIA, which SciPy
+            drops whenever it converts that format. No memory is shared with ``A``.
+
+        Returns
+        -------
+        SparseMatrix
+            In the dtype of ``A``, or in float64 for integers and bool.
+
+        Raises
+        ------
+        ValueError
+            If ``A`` does not have two dimensions.
+        TypeError
+            If ``A`` is no sparse matrix or array of SciPy; or of a dtype that is not solved in, such as longdouble; or
+            in double precision, as integers are, while JAX has 64-bit types turned off.
+
+        Examples
+        --------
+        >>> import numpy as np, scipy.sparse as sp, tsgu_jax
+        >>> A = sp.diags_array(np.float32([2, -1]), offsets=[0, 1], shape=(3, 3))
+        >>> tsgu_jax.SparseMatrix.from_scipy(A).to_dense()
+        Array([[ 2., -1.,  0.],
+               [ 0.,  2., -1.],
+               [ 0.,  0.,  2.]], dtype=float32)
+        """
+        row, col, values, shape = _scipy.entries(A)
+        pattern = Pattern(row, col, shape)
+        return cls(pattern.gather(_checks.as_array("A", values)), pattern)
+
+    def to_scipy(self) -> sp.csr_array:
+        """The same matrix as a ``scipy.sparse.csr_array``: a copy on the host.
+
+        Raises
+        ------
+        ValueError
+            If the values are a batch.
+        TypeError
+            If the matrix is traced, or its values are not of a dtype that is solved in.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpy as np, tsgu_jax
+        >>> i = np.arange(2)
+        >>> tsgu_jax.SparseMatrix.from_coo(i, i, jnp.ones(2), (2, 2)).to_scipy().toarray()
+        array([[1., 0.],
+               [0., 1.]], dtype=float32)
+        """
+        _checks.check_concrete(self.values, self.pattern.row, self.pattern.col)
+        _checks.check_unbatched(self.values)
+        _checks.check_dtype("values", self.values)
+        matrix = self._settled()
+        symbolic = matrix.pattern.symbolic
+        return _scipy.matrix(np.asarray(matrix.values), symbolic.row, symbolic.col, symbolic.shape)
+
+    def to_bcoo(self) -> BCOO:
+        """The same matrix as a ``BCOO``.
+
+        Raises
+        ------
+        ValueError
+            If the values are a batch.
+        """
+        _checks.check_unbatched(self.values)
+        canonical = self.pattern.transposition is not None
+        indices = jnp.stack([jnp.asarray(self.pattern.row), jnp.asarray(self.pattern.col)], axis=1)
+        return BCOO(
+            (self.values, indices), shape=self.pattern.shape, indices_sorted=canonical, unique_indices=canonical
+        )
+
+    def to_bcsr(self) -> BCSR:
+        """The same matrix as a ``BCSR``."""
+        _checks.check_unbatched(self.values)
+        return csr_of(self.values, self.pattern.row, self.pattern.col, self.pattern.shape)
+
+    def to_dense(self) -> Array:
+        """The same matrix as a dense array, shape (m, n) or (batch, m, n); differentiable to any order."""
+        zeros = jnp.zeros((*self.values.shape[:-1], *self.pattern.shape), self.dtype)
+        return zeros.at[..., self.pattern.row, self.pattern.col].add(self.values, mode="drop")
+
+    def with_values(self, values: Any) -> "SparseMatrix":
+        """Another matrix on the same pattern."""
+        return SparseMatrix(values, self.pattern)
+
+    def _settled(self) -> "SparseMatrix":
+        """The same matrix in canonical order, if its indices are known."""
+        pattern = self.pattern._settled
+        return self if pattern is self.pattern else SparseMatrix(pattern.gather(self.values), pattern)
+
+    @property
+    def T(self) -> "SparseMatrix":  # noqa: N802 - the name that NumPy and JAX use
+        """The transpose."""
+        order = self.pattern.transposition
+        return SparseMatrix(self.values if order is None else self.values[..., order], self.pattern.T)
+
+    @property
+    def mH(self) -> "SparseMatrix":  # noqa: N802
+        """The conjugate transpose."""
+        return self.T.with_values(self.T.values.conj())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(m, n), or (batch, m, n)."""
+        return (*self.values.shape[:-1], *self.pattern.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """That of the values."""
+        return self.values.dtype
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored entries."""
+        return self.pattern.nnz
+
+    def __matmul__(self, X: Any) -> Array:
+        """A @ X for X of shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k). Differentiable to any order."""
+        _checks.check_factor(self.shape, self.values, X)
+        return _implicit.product(self.values, _checks.as_array("X", X), self.pattern.entries)
+
+    def tree_flatten(self) -> tuple[tuple[Any, Pattern], None]:
+        return (self.values, self.pattern), None
+
+    @classmethod
+    def tree_unflatten(cls, aux: None, children: tuple[Any, Pattern]) -> "SparseMatrix":
+        matrix = cls.__new__(cls)  # unchecked: a transformation may put anything in place of the leaves
+        matrix.values, matrix.pattern = children
+        return matrix
+
+    def __repr__(self) -> str:
+        return f"SparseMatrix(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype})"
+
+
+def csr_of(values: Array, row: Any, col: Any, shape: tuple[int, int]) -> BCSR:
+    """A ``BCSR`` from entries in any order."""
+    row, col = jnp.asarray(row), jnp.asarray(col)
+    order = jnp.argsort(row, stable=True)
+    indptr = jnp.searchsorted(row[order], jnp.arange(shape[0] + 1, dtype=row.dtype)).astype(col.dtype)
+    return BCSR((values[order], col[order], indptr), shape=shape)

@@ -1,0 +1,153 @@
+"""Sparse LU factorisation, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import register_dataclass
+
+from tsgu._core.factors._factorisation import library_for
+from tsgu._core.methods._options import default_rtol
+from tsgu._core.report._log import recording
+from tsgu_jax._matrix._products import Entries
+from tsgu_jax._program import _factors, _host
+from tsgu_jax._program._report import Outcome
+from tsgu_jax._rule._method import Method, call, refuse_callable
+
+
+@partial(register_dataclass, data_fields=[], meta_fields=["keep", "library", "rtol"])
+@dataclass(frozen=True)
+class Direct:
+    """A library, and the residual that calls for no refinement; None for that of every method."""
+
+    keep: bool
+    library: str
+    rtol: float | None = None
+    name = "direct"
+
+    def prepare(self, matrix: Any) -> _DirectSystem:
+        refuse_callable(self.name, matrix)
+        values, entries = matrix.values, matrix.pattern.entries
+        factor = partial(_factors.factor, self.library, self.rtol, entries.shape)
+        number = _host.call(factor, jax.ShapeDtypeStruct((), jnp.int32), values, entries.row, entries.col)
+        return _DirectSystem(number, values, entries, self.library, self.rtol)
+
+
+@partial(register_dataclass, data_fields=["_number", "_values", "_entries"], meta_fields=["_library", "_rtol"])
+@dataclass(frozen=True, eq=False)
+class _DirectSystem:
+    """The factors of one matrix, by a number under which the host finds them.
+
+    The number comes from a callback of its own, whose result the forward and the adjoint solve share, so that the
+    matrix is factored once. Nothing tells the host when a number is no longer needed, so it keeps a bounded amount of
+    factors; the solves hand over the values too, from which it factors again what it has dropped.
+    """
+
+    _number: Array
+    _values: Array
+    _entries: Entries
+    _library: str
+    _rtol: float | None
+
+    refusal = atol = None
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
+        return self._solve(B, False)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        return self._solve(G, True)
+
+    def _solve(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
+        columns = B.shape[1:]
+        real = jnp.finfo(B.dtype).dtype
+        x, code, residual = _host.call(
+            partial(_factors.solve, self._library, self._rtol, self._entries.shape, transposed, B.ndim),
+            (
+                jax.ShapeDtypeStruct(B.shape, B.dtype),
+                jax.ShapeDtypeStruct(columns, jnp.int32),
+                jax.ShapeDtypeStruct(columns, real),
+            ),
+            self._number,
+            self._values,
+            self._entries.row,
+            self._entries.col,
+            B,
+        )
+        target = default_rtol(float(jnp.finfo(B.dtype).eps)) if self._rtol is None else self._rtol
+        return x, Outcome(code, None, residual, None, jnp.asarray(target, real), None)
+
+
+def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Direct:
+    return Direct(recording(), library_for(arguments.get("library")))
+
+
+def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
+    """Solve A X = B by sparse LU factorisation, once for the solution and every derivative.
+
+    SuperLU orders by minimum degree of A + A^T on a symmetric pattern, with pivots preferred on the diagonal, and by
+    COLAMD otherwise, or where the residual shows that the first was not good enough. PARDISO takes about the same time
+    in two dimensions, half of it for a definite matrix, and a small part of it in three. It makes Cholesky factors
+    where the values are those of a Hermitian definite matrix, symmetric ones where they are symmetric or Hermitian, and
+    LU factors otherwise, in double precision whatever that of A. It replaces small pivots; where the residual shows
+    that refinement did not make up for them, the next kind of factors is tried, in the end those of SuperLU.
+
+    PARDISO runs on the threads that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for
+    each core. Nothing here sets their number.
+
+    The work is done on the host, also under ``jit``; under ``vmap`` a batch of B over one A is solved with one
+    factorisation.
+
+    Parameters
+    ----------
+    A : BCOO, BCSR or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128; any nonsingular matrix.
+    B : Array, shape (n,) or (n, k)
+        Right-hand sides.
+    library : {"superlu", "pardiso"}, optional
+        Who factors. By default PARDISO where pypardiso is installed, else SuperLU.
+
+    Returns
+    -------
+    Array
+        X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes. The
+        adjoint uses the same factors. NaN where A is exactly singular.
+
+    Raises
+    ------
+    ImportError
+        If PARDISO is asked for and pypardiso is not installed.
+    ValueError
+        If there is no such library.
+    ValueError, TypeError
+        As :func:`solve`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If A is singular, exactly or to working precision.
+
+    References
+    ----------
+    J. W. Demmel, S. C. Eisenstat, J. R. Gilbert, X. S. Li and J. W. H. Liu, SIAM J. Matrix Anal. Appl. 20 (1999),
+    720-755. O. Schenk and K. Gaertner, ETNA 23 (2006), 158-179.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[0.0, 2.0], [1.0, 1.0]]))
+    >>> tsgu_jax.direct(A, jnp.array([2.0, 3.0]))
+    Array([2., 1.], dtype=float32)
+    """
+    return call(direct, A, B, library=library)
+
+
+_direct.__name__ = _direct.__qualname__ = "direct"
+
+direct = Method(_direct, _bind, settings=None, hermitian=False)

@@ -1,0 +1,181 @@
+"""A Krylov method with its arguments, and made ready for one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+from jax.tree_util import register_dataclass
+
+from tsgu._core.methods._options import Settings, resolve_options
+from tsgu._core.report import _wording
+from tsgu._core.report._log import recording, watched
+from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
+from tsgu_jax._program._conditions import in_all
+from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
+from tsgu_jax._rule._method import Method
+from tsgu_jax._rule._operator import CallableOperator, MatrixOperator, Operator, Preconditioner, preconditioner
+
+P = ParamSpec("P")
+
+_FINE = (STATUSES.index("converged"), STATUSES.index("accuracy limit"))
+
+
+def krylov_method(
+    kernel: Kernel, *, hermitian: bool, settings: type[Settings] | None
+) -> Callable[[Callable[P, Array]], Method[P]]:
+    """Make a method of a kernel and the public function that documents it."""
+
+    def decorate(function: Callable[P, Array]) -> Method[P]:
+        name = function.__name__
+
+        def bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Krylov:
+            options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))
+            limits = Limits(options.rtol, min(options.maxiter, 2**31 - 1))
+            atol = options.atol or None
+            M = preconditioner(arguments.get("M"), n, dtype, hermitian)
+            watching = watched() is not None
+            return _Krylov(kernel, name, hermitian, options.restart, recording(), watching, limits, atol, M)
+
+        return Method(function, bind, settings=settings, hermitian=hermitian)
+
+    return decorate
+
+
+@partial(
+    register_dataclass,
+    data_fields=["limits", "atol", "M"],
+    meta_fields=["kernel", "name", "hermitian", "restart", "keep", "watched"],
+)
+@dataclass(frozen=True, eq=False)
+class _Krylov:
+    """The arguments of a method, resolved for systems of one size and dtype."""
+
+    kernel: Kernel
+    name: str
+    hermitian: bool
+    restart: int
+    keep: bool
+    watched: bool
+    limits: Limits
+    atol: Any
+    """None where it is zero."""
+    M: Preconditioner | None
+
+    def prepare(self, matrix: Any) -> _KrylovSystem:
+        if callable(matrix):
+            return _KrylovSystem(self, CallableOperator(matrix, self.hermitian))
+        return _KrylovSystem(self, MatrixOperator(matrix.values, matrix.pattern.entries))
+
+
+@partial(register_dataclass, data_fields=["_method", "_operator"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class _KrylovSystem:
+    _method: _Krylov
+    _operator: Operator
+
+    @property
+    def refusal(self) -> str | None:
+        if self._operator.transpose is None:
+            return _wording.transpose_of_a(self._method.name)
+        if self._method.M is not None and self._method.M.transpose is None:
+            return _wording.transpose_of_m(self._method.name)
+        return None
+
+    @property
+    def atol(self) -> Any:
+        return self._method.atol
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
+        """X with A X = B."""
+        return self._solve(self._operator, self._method.M, B, x0, atol)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        """Y with A^T Y = G."""
+        if self.refusal is not None:  # traced, but never run: the rule refuses to be differentiated
+            return self.solve(G, None)
+        operator, M = self._operator.transpose, self._method.M
+        assert operator is not None
+        return self._solve(operator, None if M is None else M.transpose, G, None, None)
+
+    def _solve(
+        self, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None, atol: Any
+    ) -> tuple[Array, Outcome]:
+        known = not any(isinstance(given, CallableOperator) for given in (operator, M))  # who see B as the user gave it
+        run = _run_with_batches_as_columns if known else _run
+        found: tuple[Array, Outcome] = run(self._method, operator, M, B, x0, atol)
+        return found
+
+
+def _run(
+    method: _Krylov, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None, atol: Any
+) -> tuple[Array, Outcome]:
+    problem = Problem(operator.apply, _identity if M is None else M.apply, M is not None, method.restart)
+    watch: Watch | None = None
+    if method.watched:
+        transposed = isinstance(operator, MatrixOperator) and operator.transposed
+        tell = partial(_tell, method.name, transposed)
+        watch = lambda steps, left: jax.debug.callback(tell, steps, left, method.limits.rtol)  # noqa: E731
+    limits = method.limits if atol is None else method.limits._replace(atol=atol)
+    result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch)
+    fault = None
+    if isinstance(operator, MatrixOperator):
+        fine = jnp.isin(result.code, jnp.array(_FINE)).all()
+        fault = lax.cond(in_all(fine), lambda: jnp.int32(0), partial(_fault, operator, method.hermitian))
+    return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), fault)
+
+
+@custom_vmap
+def _run_with_batches_as_columns(*args: Any) -> tuple[Array, Outcome]:
+    return _run(*args)
+
+
+@_run_with_batches_as_columns.def_vmap
+def _(size: int, batched: list[Any], *args: Any) -> tuple[tuple[Array, Outcome], Any]:
+    """For one matrix a batch of right-hand sides is columns, in groups that stay in cache, each with its own count."""
+    *given, B, x0, atol = args
+    if any(jax.tree.leaves(batched[:3])):
+        in_axes = jax.tree.map(lambda one: 0 if one else None, tuple(batched))
+        found = jax.vmap(_run, in_axes=in_axes)(*args)
+        return found, jax.tree.map(lambda _: True, found)
+
+    def fold(b: Array, over: bool) -> Array:
+        b = b if over else jnp.broadcast_to(b, (size, *b.shape))
+        return jnp.moveaxis(b, 0, 1).reshape(b.shape[1], -1)
+
+    columns = (B if batched[3] else B[None]).shape[2:]
+
+    def unfold(a: Array) -> Array:
+        """(..., size * k) as (size, ..., k), or without the last."""
+        return jnp.moveaxis(a.reshape(*a.shape[:-1], size, *columns), a.ndim - 1, 0)
+
+    start = None if x0 is None else fold(x0, batched[4])
+    if batched[5]:  # it came with the right-hand sides, and is the same for all
+        atol = atol.min()
+    x, outcome = _run_with_batches_as_columns(*given, fold(B, batched[3]), start, atol)
+    fields = {name: getattr(outcome, name) for name in ("code", "steps", "residual", "history")}
+    outcome = outcome._replace(**jax.tree.map(unfold, fields))
+    mapped = jax.tree.map(lambda _: False, outcome)._replace(**jax.tree.map(lambda _: True, fields))
+    return (unfold(x), outcome), (True, mapped)
+
+
+def _fault(operator: MatrixOperator, hermitian: bool) -> Array:
+    """What explains a failure."""
+    fault = jnp.where(operator.loses_constants, LOSES_CONSTANTS, 0).astype(jnp.int32)
+    return jnp.where(operator.is_hermitian, fault, NOT_HERMITIAN) if hermitian else fault
+
+
+def _tell(method: str, transposed: bool, steps: Any, left: Any, target: Any) -> None:
+    line = watched()
+    if line is not None:
+        line.step(method, transposed, int(steps), float(left), float(target))
+
+
+def _identity(v: Array) -> Array:
+    return v

@@ -1,0 +1,177 @@
+"""Minimal residuals."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from tsgu._core.methods._settings import MINRESSettings
+from tsgu_jax._methods._columns import divide, dot, norm, root
+from tsgu_jax._methods._krylov import krylov_method
+from tsgu_jax._methods._loop import Kernel, Problem
+from tsgu_jax._rule._method import call
+
+
+class _Smoothed(NamedTuple):
+    """With M: the residual of x, and the iterate whose residual has the smallest 2-norm on the way there."""
+
+    r: Array
+    best_x: Array
+    best_r: Array
+
+
+class _State(NamedTuple):
+    x: Array  # solution
+    # Lanczos: the last two basis vectors, z = M v where there is an M, and what links the two
+    v: Array
+    v_old: Array
+    z: Array | None
+    gamma: Array
+    # the last two directions and plane rotations, and what is left of the rotated right-hand side
+    w: Array
+    w_old: Array
+    c: Array
+    c_old: Array
+    s: Array
+    s_old: Array
+    eta: Array
+    smoothed: _Smoothed | None
+    norm: Array
+    broken: Array
+
+
+def _start(problem: Problem, r: Array, attempt: Array) -> _State:
+    x = jnp.zeros_like(r)
+    smoothed = _Smoothed(r, x, r) if problem.preconditioned else None
+    v, z, gamma, broken = _normalised(problem, r)
+    one, zero = jnp.ones_like(gamma), jnp.zeros_like(gamma)
+    return _State(x, v, x, z, gamma, x, x, one, one, zero, zero, gamma, smoothed, norm(r), broken)
+
+
+def _normalised(problem: Problem, v: Array) -> tuple[Array, Array | None, Array, Array]:
+    """v and M v divided by gamma = sqrt(v^H M v); and whether M was not positive definite there."""
+    z = problem.M(v)
+    square = dot(v, z).real
+    gamma = root(square)
+    inverse = divide(jnp.ones_like(gamma), gamma)
+    return inverse * v, inverse * z if problem.preconditioned else None, gamma, square < 0
+
+
+def _step(problem: Problem, t: _State) -> _State:
+    """Preconditioned MINRES as in Elman, Silvester and Wathen, *Finite Elements and Fast Iterative Solvers* (2nd ed.,
+    Oxford 2014), with the Lanczos vectors kept normalised.
+    """
+    direction = t.v if t.z is None else t.z
+    v = problem.A(direction)
+    delta = dot(direction, v).real
+    v, z, gamma, indefinite = _normalised(problem, v - delta * t.v - t.gamma * t.v_old)
+
+    a0 = t.c * delta - t.c_old * t.s * t.gamma
+    a1 = jnp.hypot(a0, gamma)
+    a2 = t.s * delta + t.c_old * t.c * t.gamma
+    a3 = t.s_old * t.gamma
+    c, s = divide(a0, a1), divide(gamma, a1)
+
+    inverse = divide(jnp.ones_like(a1), a1)
+    w = inverse * (direction - a3 * t.w_old - a2 * t.w)
+    x = t.x + c * t.eta * w
+    eta = -s * t.eta
+
+    size, smoothed = jnp.abs(eta), t.smoothed
+    if smoothed is not None:
+        smoothed = _smooth(x, smoothed, s * s, c * eta, v)
+        size = norm(smoothed.best_r)
+    broken = indefinite | (a1 == 0)
+    return _State(x, v, t.v, z, gamma, w, t.w, c, t.c, s, t.s, eta, smoothed, size, broken)
+
+
+def _smooth(x: Array, t: _Smoothed, shrink: Array, step: Array, v: Array) -> _Smoothed:
+    """Keep the iterate of smallest 2-norm on the line from the last one to the new MINRES iterate.
+
+    With M, the short recurrence minimises the M-norm of the residual, and none can minimise the 2-norm (Faber and
+    Manteuffel 1984), in which the solve is judged; minimal residual smoothing (Weiss 1994, section 2) makes it fall in
+    every step. The residual of x is r = s^2 r + c eta v (Choi, Paige and Saunders 2011, equation 3.11).
+    """
+    r = shrink * t.r + step * v
+    change = r - t.best_r
+    fraction = divide(-dot(change, t.best_r).real, dot(change, change).real)
+    return _Smoothed(r, t.best_x + fraction * (x - t.best_x), t.best_r + fraction * change)
+
+
+def _solution(problem: Problem, t: _State) -> Array:
+    return t.x if t.smoothed is None else t.smoothed.best_x
+
+
+def _hold(running: Array, before: _State, after: _State) -> _State:
+    return after._replace(x=jnp.where(running, after.x, before.x))
+
+
+@krylov_method(
+    Kernel(_start, _step, _solution, lambda restart: 7, minimal=True, hold=_hold),
+    hermitian=True,
+    settings=MINRESSettings,
+)
+def minres(
+    A: Any,
+    B: Array,
+    *,
+    x0: Array | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    maxiter: int | None = None,
+    M: Any = None,
+    settings: MINRESSettings | None = None,
+) -> Array:
+    """Solve A X = B by minimal residuals, for symmetric (Hermitian) A, definite or not. The default method.
+
+    With a preconditioner, too, the 2-norm of the residual falls in every step: the iterates are smoothed.
+
+    Parameters
+    ----------
+    A : BCOO, BCSR, SparseMatrix, or callable, shape (n, n)
+        float32, float64, complex64 or complex128. A callable maps X to A X; it must take vectors (n,) if B is one, and
+        blocks (n, k) otherwise.
+    B : Array, shape (n,) or (n, k)
+        Right-hand sides. Columns converge independently.
+    x0 : Array, like B, optional
+        Where to start; zero by default. Not differentiated, and used neither in tangent nor in adjoint solves.
+    rtol, atol : float, optional
+        Stop when ``||b - A x|| <= max(rtol ||b||, atol)``, in the 2-norm of the true residual; 1e-8 in double and 1e-5
+        in single precision, and 0. ``atol`` is in the units of B, and not used for derivatives, which go by ``rtol``.
+    maxiter : int, optional
+        Largest number of steps; 10 n by default.
+    M : Array, BCOO, BCSR, SparseMatrix or callable, optional
+        Preconditioner, Hermitian positive definite, an approximation of the inverse of A. Not differentiated.
+        See :mod:`tsgu_jax.precond`.
+    settings : MINRESSettings, optional
+        ``maxiter`` and ``rtol`` in other words.
+
+    Returns
+    -------
+    Array
+        X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`solve`; and for an argument out of range or of the wrong kind.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a column misses its target, here or in the adjoint.
+
+    References
+    ----------
+    C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629; H. Elman, D. Silvester and A. Wathen,
+    *Finite Elements and Fast Iterative Solvers*, 2nd ed., Oxford 2014; R. Weiss, J. Comput. Appl. Math. 50 (1994).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
+    >>> tsgu_jax.minres(A, jnp.array([1.0, 2.0])).round(4)
+    Array([2., 1.], dtype=float32)
+    """
+    return call(minres, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)

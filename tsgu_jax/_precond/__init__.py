@@ -1,1 +1,0 @@
-"""Preconditioners; their public names are in ``tsgu_jax.precond``."""

@@ -1,0 +1,1 @@
+"""The gradient rule, and who solves with A and who with its transpose."""

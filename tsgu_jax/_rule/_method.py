@@ -1,0 +1,212 @@
+"""A solution method of the package: callable on its own, and something that can be bound to arguments and a matrix."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import register_pytree_node_class
+
+from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
+from tsgu._core.report import _wording
+from tsgu_jax._matrix import _checks
+from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._program import _report
+from tsgu_jax._program._report import Outcome
+from tsgu_jax._rule._implicit import refusing
+
+P = ParamSpec("P")
+
+
+class Prepared(Protocol):
+    """A method made ready for one matrix; it says what became of a solve, and leaves the reporting to others."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the system cannot be differentiated, if so."""
+
+    @property
+    def atol(self) -> Any:
+        """The absolute tolerance that the user gave, for the user's own B alone; None for zero."""
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
+        """X with A X = B; ``atol`` is None or zero where B is not the user's own."""
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        """Y with A^T Y = G, as the adjoint needs it."""
+
+
+class Bound(Protocol):
+    """A method with its arguments resolved: a pytree whose arrays are arguments of a compiled program."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, matrix: Any) -> Prepared:
+        """Make ready for a SparseMatrix, or for a callable."""
+
+
+class Method(Generic[P]):
+    """A solution method, such as :data:`tsgu_jax.linear_cg`.
+
+    Calling it solves, with gradients. Given as ``solve=`` or ``transpose_solve=`` it is prepared once in the forward
+    pass, and what was prepared serves the adjoint.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, Array],
+        bind: Callable[[Mapping[str, Any], int, Any, Any], Bound],
+        *,
+        settings: type[Settings] | None,
+        hermitian: bool,
+        rectangular: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._bind = bind
+        self._settings = settings
+        self._hermitian = hermitian
+        self.rectangular = rectangular  # whether it minimises ||A X - B|| for rectangular A
+        parameters = inspect.signature(function).parameters.values()
+        self._keywords = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        self.name = function.__name__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Array:
+        return self._function(*args, **kwargs)
+
+    def prepare(self, A: Any, **kwargs: Any) -> Reporting:
+        """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
+        A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
+        _checks.check_preparable(A, self.rectangular)
+        prepared = self.bind(kwargs, A.shape[-1], A.dtype, A).prepare(A)
+        return (
+            Reporting(self.name, prepared)
+            if self.rectangular
+            else PreparedSolver(self.name, A, prepared, "x0" in self._keywords)
+        )
+
+    def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Bound:
+        """The arguments checked and resolved for n unknowns; ``matrix``, where there is one, to be looked at."""
+        return self._bind(self.arguments(kwargs), n, dtype, matrix)
+
+    def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments checked, those left at None removed, and ``settings`` resolved."""
+        check_keywords(self.name, kwargs, self._keywords)
+        return resolve_settings(self.name, {k: v for k, v in kwargs.items() if v is not None}, self._settings)
+
+    def __reduce__(self) -> str:
+        return self.name  # under which its module has it: so a module or settings that hold it can be saved and copied
+
+    def __repr__(self) -> str:
+        return f"<method tsgu_jax.{self.name}>"
+
+
+class Reporting:
+    """A prepared method whose solves report what became of them, and return X alone."""
+
+    def __init__(self, name: str, prepared: Prepared) -> None:
+        self.name, self.prepared = name, prepared
+
+    @property
+    def refusal(self) -> str | None:
+        return self.prepared.refusal
+
+    def solve(self, B: Array, x0: Array | None = None) -> Array:
+        """X with A X = B."""
+        return self.reported(False, *self.prepared.solve(B, x0, self.prepared.atol))
+
+    def solve_transpose(self, G: Array) -> Array:
+        """Y with A^T Y = G."""
+        return self.reported(True, *self.prepared.solve_transpose(G))
+
+    def __repr__(self) -> str:
+        return f"<{self.name} prepared>"
+
+    def reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
+        """X, once it is said what became of it."""
+        _report.say(self.name, transposed, outcome)
+        return x
+
+
+@register_pytree_node_class
+class PreparedSolver(Reporting):
+    """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
+
+    Its solves are not differentiated. Given to :func:`tsgu_jax.solve` it serves the forward and the adjoint solve of
+    the same matrix, as often as that is solved with.
+    """
+
+    def __init__(self, name: str, A: SparseMatrix, prepared: Prepared, starts: bool) -> None:
+        super().__init__(name, prepared)
+        self._matrix, self._starts = A, starts
+
+    def solve(self, B: Array, x0: Array | None = None) -> Array:
+        """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
+        if x0 is not None and not self._starts:
+            raise TypeError(_wording.no_start(self.name))
+        B = self._by_hand("B", B)
+        if B.size == 0:
+            return B
+        x0 = None if x0 is None else _checks.start(x0, B)
+        return self.reported(False, *_compiled(self.prepared, B, x0, self.prepared.atol, False))
+
+    def solve_transpose(self, G: Array) -> Array:
+        """Y with A^T Y = G, for G of shape (n,) or (n, k), to ``rtol`` alone: ``atol`` is in the units of B."""
+        G = self._by_hand("G", G)
+        return G if G.size == 0 else self.reported(True, *_compiled(self.prepared, G, None, None, True))
+
+    def outcome(self, B: Array, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
+        """The same inside the gradient rule, which does not differentiate it and reports what came of it."""
+        return _solved(self.prepared, self._checked("B", B), None, atol, transposed)
+
+    def _checked(self, name: str, B: Any) -> Array:
+        _checks.check_rhs(B, self._matrix.shape[0], None, name)
+        _checks.check_dtype(name, B)
+        own, B = self._matrix.dtype, _checks.as_array(name, B)
+        common = jnp.promote_types(own, B.dtype)
+        if common != own:
+            raise TypeError(_wording.dtype_of_prepared(self.name, name, own, B.dtype, common))
+        return B.astype(own)
+
+    def _by_hand(self, name: str, B: Any) -> Array:
+        """Checked, and refusing derivatives: the host's callback has none, and would pass for a constant."""
+        message = _wording.differentiated_prepared_in_jax(self.name)
+        plain: Array = refusing(message, (self._checked(name, B), self._matrix.values))[0]
+        return plain
+
+    def tree_flatten(self) -> tuple[tuple[Prepared, SparseMatrix], tuple[str, bool]]:
+        return (self.prepared, self._matrix), (self.name, self._starts)
+
+    @classmethod
+    def tree_unflatten(cls, aux: tuple[str, bool], children: tuple[Prepared, SparseMatrix]) -> PreparedSolver:
+        return cls(aux[0], children[1], children[0], aux[1])
+
+    def __repr__(self) -> str:
+        return f"<{self.name} prepared for a matrix of shape {self._matrix.shape}, dtype {self._matrix.dtype}>"
+
+
+def _solved(prepared: Prepared, B: Array, x0: Array | None, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
+    return prepared.solve_transpose(B) if transposed else prepared.solve(B, x0, atol)
+
+
+_compiled = jax.jit(_solved, static_argnames="transposed")
+"""Compiled once for each structure, like the solves of the frontend: what is prepared is an argument."""
+
+
+def call(method: Method[Any], A: Any, B: Array, **kwargs: Any) -> Array:
+    """What a method does when it is called on its own: the differentiable solve."""
+    from tsgu_jax._solve import differentiable  # the frontend knows the methods, whose default is one of them
+
+    return differentiable(A, B, method, None, None, kwargs)
+
+
+def refuse_callable(name: str, A: Any) -> None:
+    """For a method that needs the entries of A."""
+    if not isinstance(A, SparseMatrix):
+        raise TypeError(_wording.not_a("A", f"a BCOO, a BCSR or a SparseMatrix for {name}, which factors it", A))

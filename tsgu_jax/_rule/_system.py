@@ -1,0 +1,282 @@
+"""How a linear system and its transpose are to be solved: the user's callables, resolved to two solves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.sparse import BCOO, BCSR
+from jax.lax import stop_gradient
+from jax.tree_util import register_dataclass
+
+from tsgu._core.report import _wording
+from tsgu_jax._matrix import _checks, _products
+from tsgu_jax._matrix._pattern import Pattern, positions
+from tsgu_jax._matrix._sparse_matrix import SparseMatrix, csr_of
+from tsgu_jax._methods._columns import norm, power_of_two, relative_to
+from tsgu_jax._program._report import CODE, Outcome
+from tsgu_jax._rule import _implicit
+from tsgu_jax._rule._method import Bound, Method, Prepared, PreparedSolver, Reporting
+from tsgu_jax._rule._operator import transposed as transpose_of
+
+Solver = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The callables and their arguments, as the user gave them.
+
+    A callable given as ``solve`` is applied to A, and to A^T in the adjoint where no ``transpose_solve`` is given. A
+    foreign ``transpose_solve(A, G)`` receives A and solves A^T Y = G; where no ``solve`` is given it is applied to A^T,
+    and so solves A X = B. An own method needs no such distinction: it knows both.
+
+    ``x0`` and ``atol`` serve the forward solve alone, and the adjoint gets ``M.T`` for ``M``. A callable from outside
+    gets ``atol`` in all its solves: what it means by it is not known.
+    """
+
+    solve: Solver | None
+    transpose_solve: Solver | None
+    arguments: Mapping[str, Any]
+    verify: float | None
+
+    def check(self) -> None:
+        """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
+        for name, solver in (("solve", self.solve), ("transpose_solve", self.transpose_solve)):
+            _checks.check_callable(name, solver)
+            if isinstance(solver, Method):
+                solver.arguments(self.arguments)
+            elif _wording.is_prepared(solver) and self.arguments:
+                raise TypeError(_wording.arguments_of_prepared(name, sorted(self.arguments)))
+        _checks.check_verify(self.verify)
+
+    @property
+    def x0(self) -> Any:
+        return self.arguments.get("x0")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the package's own methods do it all, so that the package may compile the whole."""
+        own = Method, PreparedSolver
+        return all(solver is None or isinstance(solver, own) for solver in (self.solve, self.transpose_solve))
+
+    def system(self, pattern: Pattern | None, values: Array | None, given: Any, n: int, dtype: Any) -> LinearSystem:
+        """The linear system for A on a pattern, or for a matrix that is only a callable."""
+        matrix = None if pattern is None else SparseMatrix.tree_unflatten(None, (values, pattern))
+        bound = partial(self._bound, given=given, n=n, dtype=dtype, matrix=matrix)
+        forward = bound(self.transpose_solve, True) if self.solve is None else bound(self.solve, False)
+        known = self.solve is self.transpose_solve and isinstance(self.solve, Method)
+        same = self.solve is None or self.transpose_solve is None or known
+        adjoint = None if same else bound(self.transpose_solve, True)
+        return LinearSystem(pattern, None if pattern is not None else given, forward, adjoint)
+
+    def _bound(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any, matrix: Any) -> Bound:
+        arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
+        if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
+            return solver.bind(arguments, n, dtype, matrix)
+        of_transpose = of_transpose and not _wording.is_prepared(solver)  # which solves with both
+        return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
+
+
+@partial(register_dataclass, data_fields=["pattern", "forward", "adjoint"], meta_fields=["function"])
+@dataclass(frozen=True, eq=False)
+class LinearSystem:
+    """A linear system as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit.System`.
+
+    A pytree where the methods are the package's own, so that it can be an argument of a compiled program.
+    """
+
+    pattern: Pattern | None
+    function: Any
+    forward: Bound
+    adjoint: Bound | None
+    """None where the forward serves the adjoint too."""
+
+    transposed = False
+    members = None
+
+    @property
+    def name(self) -> str:
+        return self.forward.name
+
+    def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> Array:
+        return _implicit.solve(self, values, B, x0)
+
+    def primal(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
+        prepared = self.prepared(values)
+        return prepared.solve(B, x0, prepared.atol)
+
+    @property
+    def captures(self) -> bool:
+        return self.function is not None
+
+    def product(self, values: Array | None, x: Array) -> Array:
+        if values is None or self.pattern is None:
+            product: Array = self.function(x)
+            return product
+        return _products.entrywise(values, x, self.pattern.entries)
+
+    def prepare(self, values: Array | None) -> Solves:
+        forward = Reporting(self.forward.name, self.prepared(values))
+        if self.adjoint is None:
+            return Solves(forward, forward)
+        return Solves(forward, Reporting(self.adjoint.name, self.adjoint.prepare(self._matrix(values))))
+
+    def prepared(self, values: Array | None) -> Prepared:
+        """Made ready for the forward solve."""
+        return self.forward.prepare(self._matrix(values))
+
+    def _matrix(self, values: Array | None) -> Any:
+        if values is None or self.pattern is None:
+            return self.function
+        return SparseMatrix.tree_unflatten(None, (values, self.pattern))
+
+
+@dataclass(frozen=True)
+class Solves:
+    """Both solves with one matrix, reported."""
+
+    forward: Reporting
+    adjoint: Reporting
+
+    @property
+    def refusal(self) -> str | None:
+        return self.adjoint.refusal
+
+    @property
+    def atol(self) -> Any:
+        return self.forward.prepared.atol
+
+    def solve(self, b: Array, x0: Array | None, atol: Any) -> Array:
+        return self.forward.reported(False, *self.forward.prepared.solve(b, x0, atol))
+
+    def solve_transpose(self, g: Array) -> Array:
+        return self.adjoint.solve_transpose(g)
+
+
+@partial(
+    register_dataclass,
+    data_fields=["solver", "given", "arguments"],
+    meta_fields=["of_transpose", "verify", "ready"],
+)
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """A callable from outside the package: given A as the user has it, and its result checked. Or a method of the
+    package that the user has prepared: a pytree, as the rest is then too.
+
+    ``of_transpose`` marks one that receives A to solve with A^T; ``ready`` is what checks it, for a linear system or
+    for least squares.
+    """
+
+    solver: Any
+    of_transpose: bool
+    given: Any
+    arguments: Mapping[str, Any]
+    verify: float | None
+    ready: Callable[[Foreign, Any, SparseMatrix], Any]
+
+    @property
+    def name(self) -> str:
+        return _wording.name_of(self.solver)
+
+    def prepare(self, matrix: Any) -> Any:
+        given = matrix if isinstance(self.given, SparseMatrix) else _detached(self.given)
+        return self.ready(self, given, matrix)
+
+
+class _ForeignSystem:
+    """Its result checked by one product."""
+
+    def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
+        self._bound, self._given, self._matrix = bound, given, matrix
+        solver = bound.solver
+        prepared: Any = solver.prepare(given, **bound.arguments) if _wording.prepares(solver) else solver
+        self._prepared: Any = prepared if _wording.is_prepared(prepared) else None
+
+    @property
+    def refusal(self) -> str | None:
+        M = self._bound.arguments.get("M")
+        return _wording.transpose_of_m(self._bound.name) if M is not None and transpose_of(M, False) is None else None
+
+    @property
+    def atol(self) -> Any:
+        return self._prepared.prepared.atol if isinstance(self._prepared, PreparedSolver) else None
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
+        arguments = dict(self._bound.arguments) if x0 is None else {**self._bound.arguments, "x0": x0}
+        return self._solve(B, arguments, atol, transposed=False)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        arguments = dict(self._bound.arguments)
+        if arguments.get("M") is not None and self.refusal is None:
+            arguments["M"] = transpose_of(arguments["M"], False)
+        return self._solve(G, arguments, None, transposed=True)
+
+    def _solve(self, B: Array, arguments: dict[str, Any], atol: Any, transposed: bool) -> tuple[Array, Outcome]:
+        of_transpose, prepared = self._bound.of_transpose, self._prepared
+        own: Outcome | None = None
+        if isinstance(prepared, PreparedSolver):
+            x, own = prepared.outcome(B, atol, transposed != of_transpose)
+        elif prepared is not None:
+            x = prepared.solve_transpose(B) if transposed != of_transpose else prepared.solve(B)
+        else:
+            matrix = self._given if transposed == of_transpose else transpose_in_kind(self._given)
+            x = self._bound.solver(matrix, B, **arguments)
+        x = _checks.solution(self._bound.name, x, B)
+        verified = self._outcome(x, B, transposed)
+        return x, verified if own is None else _both(own, verified)
+
+    def _outcome(self, x: Array, B: Array, transposed: bool) -> Outcome:
+        """The true relative residual of each column, by one product; norms of columns scaled to be safe."""
+        verify = self._bound.verify
+        if verify is None:
+            code = jnp.full(B.shape[1:], CODE["not verified"])
+            return Outcome(code, None, None, None, None, None)
+        relative, finite = _residual(self._matrix, x, B, transposed)
+        bad = jnp.where(finite, CODE["residual above verify"], CODE["non-finite"])
+        code = jnp.where(relative <= verify, CODE["converged"], bad)
+        return Outcome(code, None, relative, None, jnp.asarray(verify), None)
+
+
+@partial(jax.jit, static_argnames="transposed")  # its loop would be compiled anew in each call
+def _residual(A: SparseMatrix, x: Array, B: Array, transposed: bool) -> tuple[Array, Array]:
+    """The relative residual of each column, and whether its right-hand side is finite."""
+    scale = power_of_two(B)
+    size = norm(B / scale)
+    left = norm((B - _products.apply(_products.operand(A.values, A.pattern.entries, transposed), x)) / scale)
+    return relative_to(left, size), jnp.isfinite(size)
+
+
+def _both(own: Outcome, verified: Outcome) -> Outcome:
+    """What a method says of itself, and what is seen of its result: it may have been prepared for another matrix."""
+    if verified.residual is None:
+        return own
+    missed = verified.code != CODE["converged"]
+    code = jnp.where(missed, verified.code, own.code)
+    target = jnp.where(missed.any(), jnp.asarray(verified.target), jnp.asarray(own.target))
+    return own._replace(code=code, residual=verified.residual, target=target)
+
+
+def _detached(A: BCOO | BCSR) -> BCOO | BCSR:
+    """The same with data that carry no derivative."""
+    data = stop_gradient(A.data)
+    if isinstance(A, BCOO):
+        return BCOO((data, A.indices), shape=A.shape, indices_sorted=A.indices_sorted, unique_indices=A.unique_indices)
+    return BCSR(
+        (data, A.indices, A.indptr),
+        shape=A.shape,
+        indices_sorted=A.indices_sorted,
+        unique_indices=A.unique_indices,
+    )
+
+
+def transpose_in_kind(A: Any) -> Any:
+    """A^T in A's own type; BCSR has no ``.T``."""
+    if not isinstance(A, BCSR):
+        return A.T
+    row, col = positions(A)
+    return csr_of(A.data, col, row, (A.shape[1], A.shape[0]))

@@ -1,0 +1,123 @@
+"""Incomplete LU factors, on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree_util import register_dataclass
+
+from tsgu._core.factors import _ilu
+from tsgu_jax._program import _host
+from tsgu_jax.precond import _incomplete
+from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
+
+
+@partial(
+    register_dataclass,
+    data_fields=["number", "values", "row", "col"],
+    meta_fields=["n", "drop_tol", "fill_factor", "transposed"],
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class ILU(Preconditioner):
+    """Factors on the host, by a number under which it finds them, and the entries from which it makes them again.
+
+    The entries travel to the host once a solve, which makes sure of the factors; a step sends the number and a vector.
+    The number is 0 where A was traced and nothing has been factored yet.
+    """
+
+    number: Any
+    values: Array
+    row: Any
+    col: Any
+    n: int
+    drop_tol: float
+    fill_factor: float
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n, self.n
+
+    @property
+    def dtype(self) -> Any:
+        return self.values.dtype
+
+    @property
+    def apply(self) -> Apply:
+        find = partial(_incomplete.find, self.n, self.drop_tol, self.fill_factor)
+        entries = self.number, self.values, self.row, self.col
+        number = _host.call(find, jax.ShapeDtypeStruct((), jnp.int32), *entries)
+
+        def apply(v: Array) -> Array:
+            solve = partial(_incomplete.solve, self.transposed, v.ndim)
+            x: Array = _host.call(solve, jax.ShapeDtypeStruct(v.shape, v.dtype), number, v)
+            return x
+
+        return apply
+
+    @property
+    def T(self) -> ILU:  # noqa: N802
+        entries = self.number, self.values, self.row, self.col
+        return ILU(*entries, self.n, self.drop_tol, self.fill_factor, not self.transposed)
+
+    def astype(self, dtype: Any) -> ILU:
+        return self  # the factors take any vector
+
+
+def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
+    """Precondition by incomplete LU factors of A (SuperLU), made and applied on the host, also under ``jit``.
+
+    For general matrices, with :data:`bicgstab` and :data:`gmres`: the rows are exchanged and entries dropped, so that M
+    is not symmetric where A is.
+
+    Parameters
+    ----------
+    A : BCOO, BCSR or SparseMatrix, shape (n, n)
+        float32, float64, complex64 or complex128. No gradient flows into it, as for :func:`jacobi`. It may be traced:
+        then it is factored when the compiled function runs.
+    drop_tol : float, optional
+        Entries smaller than this, relative to their column, are dropped; 0 to 1. 0 keeps all that ``fill_factor`` has
+        room for.
+    fill_factor : float, optional
+        Largest ratio of entries in the factors to entries in A, at least 1.
+
+    Returns
+    -------
+    Preconditioner
+        To be given as ``M``; a pytree, callable on arrays (n,) and (n, k), with ``.T``, which shares the factors.
+
+    Raises
+    ------
+    ValueError
+        If A is not a sparse matrix, not square, a batch, or not finite; if an argument is out of range; if a factor is
+        exactly singular. A traced matrix whose factor is singular makes the solve break down, which is reported.
+    TypeError
+        If A is dense or of another dtype.
+
+    References
+    ----------
+    X. S. Li and M. Shao, ACM Trans. Math. Softw. 37 (2011), article 43.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, tsgu_jax
+    >>> from jax.experimental.sparse import BCOO
+    >>> A = BCOO.fromdense(jnp.array([[4.0, 1.0], [0.0, 2.0]]))
+    >>> tsgu_jax.precond.ilu(A)(jnp.array([6.0, 4.0]))
+    Array([1., 2.], dtype=float32)
+    """
+    drop_tol, fill_factor = _ilu.check_options(drop_tol, fill_factor)
+    A = matrix(A)
+    n, number = A.shape[0], 0
+    entries = [A.values, A.pattern.row, A.pattern.col]
+    if not is_traced(A):
+        number = _incomplete.add(n, drop_tol, fill_factor, *map(np.asarray, entries))
+    with jax.ensure_compile_time_eval():  # what is concrete stays so inside jit
+        values, row, col = (e if isinstance(e, jax.core.Tracer) else jnp.asarray(e) for e in entries)
+        return ILU(jnp.int32(number), values, row, col, n, drop_tol, fill_factor)
