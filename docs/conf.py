@@ -9,6 +9,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent / "_extension"))
 
+from tables import filled_copies
+
 import tsgu
 import tsgu_jax
 
@@ -30,7 +32,14 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
     "tsgu_site",
 ]
-exclude_patterns = ["_build", "examples", "performance", "gallery/**/*.ipynb", "**/sg_execution_times.rst"]
+exclude_patterns = [
+    "_build",
+    "api/_filled_*",
+    "examples",
+    "performance",
+    "gallery/**/*.ipynb",
+    "**/sg_execution_times.rst",
+]
 templates_path = ["_templates"]
 
 # Pages.
@@ -43,7 +52,7 @@ plot_html_show_formats = plot_html_show_source_link = False
 plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 10}
 
 # The reference: a page a name, whose docstring is in numpydoc.
-autosummary_generate = True
+autosummary_generate = filled_copies(Path(__file__).parent / "api")
 SHARED = [name for name in tsgu_jax.__all__ if getattr(tsgu, name, None) is getattr(tsgu_jax, name)]
 autosummary_context = {"shared": SHARED}  # described once, under tsgu
 autodoc_typehints = "none"  # the Parameters sections say it, in words

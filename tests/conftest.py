@@ -30,6 +30,40 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if config.getoption("benchmark_only") or config.args_source is config.ArgsSource.ARGS else 2
 
 
+LEFT_OUT = ("needs pypardiso",)
+"""Reasons to skip where an extra is missing that ``tsgu[all]`` does not bring."""
+
+QUICK_IN_JAX = {
+    ("test_gradients_equal_the_dense_ones_at_every_stored_entry", "linear_cg"),
+    ("test_gradients_equal_the_dense_ones_at_every_stored_entry", "direct"),
+    ("test_a_failed_adjoint_is_reported_as_the_adjoint", "linear_cg"),
+}
+"""Cells of the contract that the fast lane looks at in JAX, where each compiles for seconds: a test and its method."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks: ``quick`` for the fast lane, ``extra`` for what skips without the extras that are left out of ``all``."""
+    for item in items:
+        if _is_quick(item):
+            item.add_marker(pytest.mark.quick)
+        if any(mark.kwargs.get("reason") in LEFT_OUT for mark in item.iter_markers("skipif")):
+            item.add_marker(pytest.mark.extra)
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0] if Path(__file__).parent in item.path.parents else ""
+    if folder == "core":
+        return True
+    if folder != "contract":
+        return False
+    chosen = getattr(item, "callspec", None)
+    params = {} if chosen is None else chosen.params
+    if params.get("package") != "jax":
+        return True
+    return (getattr(item, "originalname", None), params.get("method")) in QUICK_IN_JAX
+
+
 _run = itertools.count(1)
 
 

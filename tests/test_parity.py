@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from tsgu._core.methods import _registry
+
 pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("jax", reason="needs jax")
 
@@ -43,7 +45,7 @@ def solver(method: str, rtol: float) -> Solver:
 def compare_methods(method, system, dtype, rtol, second):
     b, w = (right_hand_side(system, 2, seed).astype(dtype) for seed in (3, 4))
     along = direction(system, b)
-    if method in ("linear_cg", "minres"):  # which a matrix off the Hermitian ones is not meant for
+    if _registry.method(method).hermitian:  # which a matrix off the Hermitian ones is not meant for
         along = np.zeros_like(along[0]), along[1]
     tol = tolerance(system.condition, np.finfo(dtype).dtype, rtol, order=4 if second else 2)
     compare(solver(method, rtol), system, b, w, along, tol, second)

@@ -9,6 +9,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsgu._core.methods import _registry
+
 pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("jax", reason="needs jax")
 
@@ -57,7 +59,7 @@ def compiled(method, n):
     def run(data, indices, b, w):
         def solution(data, b):
             A = BCOO((data, indices), shape=(n, n))
-            rtol = {} if method == "direct" else {"rtol": RTOL[np.dtype(data.real.dtype)]}
+            rtol = {"rtol": RTOL[np.dtype(data.real.dtype)]} if _registry.method(method).iterative else {}
             return tsgu_jax.solve(A, b, getattr(tsgu_jax, method), **rtol)
 
         x, back = jax.vjp(solution, data, b)
@@ -78,7 +80,7 @@ def in_torch(method, row, col, values, b, w):
     place = torch.from_numpy(np.stack([row, col]))
     leaf, b = torch.tensor(values, requires_grad=True), torch.tensor(b, requires_grad=True)
     A = torch.sparse_coo_tensor(place, leaf, (b.shape[0],) * 2, check_invariants=False)
-    rtol = {} if method == "direct" else {"rtol": RTOL[np.dtype(values.real.dtype)]}
+    rtol = {"rtol": RTOL[np.dtype(values.real.dtype)]} if _registry.method(method).iterative else {}
     x = tsgu.sparse_generic_solve(A, b, getattr(tsgu, method), **rtol)
     return [a.detach().resolve_conj().numpy() for a in (x, *torch.autograd.grad(x, (leaf, b), torch.tensor(w)))]
 

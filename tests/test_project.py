@@ -18,6 +18,8 @@ SETUP = {
 
 
 DOCS = 'python -m pip install -c tests/constraints.txt -e ".[docs]"'
+EXTRAS = 'python -m pip install -c tests/constraints.txt -e ".[all,test,pardiso]"'
+OLDEST = 'python -m pip install -c tests/oldest.txt -e ".[all,test]"'
 
 
 def test_the_readme_has_exactly_the_two_commands():
@@ -31,7 +33,8 @@ def test_the_checks_take_the_test_command_out_of_the_readme():
     pattern = re.search(r"grep -E '(.*)' README\.md", run).group(1)
     assert re.findall(pattern, README, re.MULTILINE) == [SETUP["tests"]]
     assert 'eval "$command"' in run
-    assert "pip install" not in run.replace(pattern, "").replace(DOCS, "", 1)
+    installs = re.findall(r"^.*pip install.*$", run.replace(pattern, ""), re.MULTILINE)
+    assert set(installs) == {DOCS, EXTRAS, OLDEST}
     assert "run: bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
@@ -83,6 +86,25 @@ def test_the_page_on_convergence_has_a_section_for_each_status():
     page = (ROOT / "docs" / "convergence.md").read_text()
     sections = re.findall(r"^\(([a-z-]+)\)=\n## (.+)$", page, re.MULTILINE)
     assert {title for anchor, title in sections if anchor == title.replace(" ", "-")} == set(ADVICE)
+
+
+@pytest.mark.parametrize(("install", "lane"), [(EXTRAS, "extra"), (OLDEST, "quick")])
+def test_the_checks_run_the_environments_that_contributing_names(install, lane):
+    """An environment that only its author knows, and one that is set up and not used."""
+    commands = f"{install}\npython -m pytest -m {lane}"
+    assert commands in (ROOT / ".ci" / "run").read_text()
+    assert commands in (ROOT / "docs" / "contributing.md").read_text()
+
+
+def test_the_oldest_versions_are_those_that_the_package_claims():
+    """A lower bound that nobody has run."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    bounds = dict(r.split(">=") for r in [*project["dependencies"], *extras["jax"], *extras["amg"]])
+    pins = dict(re.findall(r"^(\w+)==([\d.]+)$", (ROOT / "tests" / "oldest.txt").read_text(), re.MULTILINE))
+    assert {name: pins[name] for name in bounds} == {
+        name: f"{bound}.0" if bound.count(".") == 1 else bound for name, bound in bounds.items()
+    }
 
 
 def test_every_requirement_that_is_tested_is_pinned():

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tsgu._core.methods import _registry
+
 if TYPE_CHECKING:
     from tsgu import precond
     from tsgu._core.methods._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
@@ -11,9 +13,13 @@ if TYPE_CHECKING:
     from tsgu._lstsq import sparse_generic_lstsq
     from tsgu._matrix._pattern import Pattern
     from tsgu._matrix._sparse_matrix import SparseMatrix
-    from tsgu._methods import bicgstab, gmres, linear_cg, lsmr, minres
     from tsgu._methods._auto import auto
+    from tsgu._methods._bicgstab import bicgstab
+    from tsgu._methods._cg import linear_cg
     from tsgu._methods._direct import direct
+    from tsgu._methods._gmres import gmres
+    from tsgu._methods._lsmr import lsmr
+    from tsgu._methods._minres import minres
     from tsgu._solve import sparse_generic_solve
     from tsgu._triangular import sparse_triangular_solve
 
@@ -42,17 +48,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "tsgu._methods._auto": ("auto",),
     "tsgu._core.methods._settings": ("BICGSTABSettings", "LinearCGSettings", "MINRESSettings"),
     "tsgu._core.report._log": ("Log", "record"),
     "tsgu._core.report._status": ("ColumnInfo", "ConvergenceWarning", "SolveInfo"),
-    "tsgu._methods._direct": ("direct",),
     "tsgu._lstsq": ("sparse_generic_lstsq",),
     "tsgu._matrix._sparse_matrix": ("SparseMatrix",),
     "tsgu._matrix._pattern": ("Pattern",),
     "tsgu._solve": ("sparse_generic_solve",),
     "tsgu._triangular": ("sparse_triangular_solve",),
-    "tsgu._methods": ("bicgstab", "gmres", "linear_cg", "lsmr", "minres"),
+    **{f"tsgu._methods.{method.module}": (method.name,) for method in _registry.METHODS},
 }
 
 _NAMESPACES = ("precond",)

@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from tsgu._core.methods._partial import unwrapped
 from tsgu._matrix import _checks
 from tsgu._matrix._sparse_matrix import SparseMatrix
-from tsgu._methods import lsmr
+from tsgu._methods._lsmr import lsmr
 from tsgu._rule import _implicit_lstsq
 from tsgu._rule._dynamo import uncompiled
 from tsgu._rule._lstsq_system import LeastSquaresPlan, LeastSquaresSystem

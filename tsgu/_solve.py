@@ -11,7 +11,7 @@ from tsgu._core.methods._partial import unwrapped
 from tsgu._matrix import _checks
 from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._matrix._sparse_matrix import SparseMatrix
-from tsgu._methods import minres
+from tsgu._methods._minres import minres
 from tsgu._rule import _implicit
 from tsgu._rule._dynamo import uncompiled
 from tsgu._rule._method import Method

@@ -14,9 +14,13 @@ from tsgu_jax import precond
 from tsgu_jax._lstsq import lstsq
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._methods import bicgstab, gmres, linear_cg, lsmr, minres
 from tsgu_jax._methods._auto import auto
+from tsgu_jax._methods._bicgstab import bicgstab
+from tsgu_jax._methods._cg import linear_cg
 from tsgu_jax._methods._direct import direct
+from tsgu_jax._methods._gmres import gmres
+from tsgu_jax._methods._lsmr import lsmr
+from tsgu_jax._methods._minres import minres
 from tsgu_jax._solve import solve
 from tsgu_jax._triangular import triangular_solve
 

@@ -16,7 +16,7 @@ from tsgu._core.report._log import recording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._pattern import Pattern, data_of, pattern_of
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._methods import minres
+from tsgu_jax._methods._minres import minres
 from tsgu_jax._program import _report
 from tsgu_jax._program._report import Label, Outcome
 from tsgu_jax._rule._method import Method

@@ -9,6 +9,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from tables import fill
 
 
 def forget(gallery_conf: dict[str, Any], script: str) -> None:
@@ -41,6 +42,11 @@ def keep_initials(app: Sphinx, what: str, name: str, obj: Any, options: Any, lin
     lines[:] = [re.sub(r"^(\s*[A-Z])\. ", r"\1\\. ", line) for line in lines]
 
 
+def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
+    """The placeholders of a page."""
+    source[0] = fill(source[0])
+
+
 def write_help(app: Sphinx) -> None:
     """What the command line says of itself, for its page."""
     command, width = [sys.executable, "-m", "tsgu", "--help"], {"COLUMNS": "96"}
@@ -53,6 +59,7 @@ def write_help(app: Sphinx) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_help)
+    app.connect("source-read", fill_in)
     app.connect("autodoc-process-docstring", keep_initials, priority=900)  # after numpydoc
     app.connect("missing-reference", resolve_in_parent)
     return {"parallel_read_safe": True}

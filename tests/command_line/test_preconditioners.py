@@ -8,9 +8,9 @@ import scipy.sparse as sp
 
 from tests.command_line.helpers import nonsymmetric, write
 from tsgu._cli import _heat, _problem
-from tsgu._cli._arguments import METHODS
+from tsgu._core.methods import _registry
 
-KRYLOV = METHODS[1:]
+KRYLOV = tuple(method.name for method in _registry.krylov())
 
 
 @pytest.mark.parametrize(

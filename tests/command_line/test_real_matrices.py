@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from tests.contract.systems import ITERATIVE
+
 
 @pytest.mark.parametrize(
     ("name", "method"),
@@ -27,7 +29,7 @@ def test_real_matrices_are_solved_and_differentiated(name, method, real_matrix, 
     assert run.rows[0]["error"] <= run.rows[0]["allowed"] < 1e-6
 
 
-@pytest.mark.parametrize("method", ["linear_cg", "minres", "bicgstab", "gmres"])
+@pytest.mark.parametrize("method", ITERATIVE)
 def test_a_matrix_too_hard_for_krylov_methods_is_reported_so(method, real_matrix, tsgu):
     """Catches a method that gives up quietly, or claims a residual that it has not reached."""
     run = tsgu(real_matrix("olm1000.mtx"), "--method", method)

@@ -3,24 +3,27 @@
 import numpy as np
 import pytest
 
-from tests.contract.systems import BY_NAME, METHODS, PAIRS, System
+from tests.contract.systems import BY_NAME, ITERATIVE, METHODS, PAIRS, System
+from tsgu._core.methods import _registry
 
 RTOL = 1e-12
 
 pairs = pytest.mark.parametrize(("method", "system"), PAIRS, ids=lambda value: str(value))
 methods = pytest.mark.parametrize("method", METHODS)
-iterative = pytest.mark.parametrize("method", METHODS[:4])
+iterative = pytest.mark.parametrize("method", ITERATIVE)
 
 
 def options(method, rtol=RTOL, **more):
-    """``direct`` has no tolerance."""
-    return {} if method == "direct" else {"rtol": rtol, **more}
+    """A factorisation has no tolerance."""
+    return {"rtol": rtol, **more} if _registry.method(method).iterative else {}
 
 
 def usual(method) -> System:
     """A system that the method is meant for."""
-    name = {"linear_cg": "hermitian definite", "minres": "hermitian indefinite"}.get(method, "complex general")
-    return BY_NAME[name]
+    traits = _registry.method(method)
+    if traits.hermitian:
+        return BY_NAME["hermitian definite" if traits.definite else "hermitian indefinite"]
+    return BY_NAME["complex general"]
 
 
 def direction(system, b, seed=5):

@@ -6,6 +6,8 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
+from tsgu._core.methods import _registry
+
 
 @dataclass(frozen=True)
 class System:
@@ -110,17 +112,19 @@ def _catalogue():
 SYSTEMS = tuple(_catalogue())
 BY_NAME = {system.name: system for system in SYSTEMS}
 
-METHODS = ("linear_cg", "minres", "bicgstab", "gmres", "direct")
+METHODS = tuple(method.name for method in _registry.square())
+ITERATIVE = tuple(method.name for method in _registry.krylov())
 
 
 def unsuited(method: str, system: System) -> str | None:
     """Why a method is not meant for a system; None where it is."""
-    if method == "linear_cg" and not (system.hermitian and system.definite):
-        return "conjugate gradients need a Hermitian positive definite matrix"
-    if method == "minres" and not system.hermitian:
-        return "MINRES needs a Hermitian matrix"
-    if method == "bicgstab" and system.encircles:
-        return "eigenvalues all around the origin leave BiCGSTAB no polynomial that is small on them"
+    traits = _registry.method(method)
+    if traits.definite and not (system.hermitian and system.definite):
+        return f"{method} needs a Hermitian positive definite matrix"
+    if traits.hermitian and not system.hermitian:
+        return f"{method} needs a Hermitian matrix"
+    if not traits.surrounded and system.encircles:
+        return f"eigenvalues all around the origin leave {method} no polynomial that is small on them"
     return None
 
 

@@ -9,6 +9,7 @@ import torch
 import tsgu
 import tsgu_jax
 import tsgu_jax.interop
+from tests.contract.systems import METHODS
 from tsgu_jax.interop import jax_solver, to_jax
 
 torch2jax = pytest.importorskip("torch2jax", reason="needs torch2jax")
@@ -64,7 +65,7 @@ def test_a_torch_function_becomes_a_jax_function_with_the_right_gradient(how):
         np.testing.assert_allclose(got, truth, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["linear_cg", "minres", "bicgstab", "gmres", "direct", None])
+@pytest.mark.parametrize("name", [*METHODS, None])
 def test_every_method_becomes_its_counterpart(name):
     """A method of torch that is called with arrays of JAX, or another method in its place."""
     row, col = map(torch.from_numpy, np.nonzero(np.eye(N) + np.eye(N, k=1) + np.eye(N, k=-1)))

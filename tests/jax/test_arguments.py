@@ -11,6 +11,7 @@ from jax.experimental.sparse import BCOO, CSR
 from jax.scipy.sparse import linalg
 
 import tsgu_jax
+from tests.contract.systems import METHODS
 from tests.jax.cases import case
 
 
@@ -119,7 +120,7 @@ def test_double_precision_from_numpy_is_refused_where_it_would_be_lost():
             tsgu_jax.SparseMatrix.from_coo(np.arange(3), np.arange(3), np.ones(3), (3, 3))
 
 
-@pytest.mark.parametrize("name", ["linear_cg", "minres", "bicgstab", "gmres", "direct"])
+@pytest.mark.parametrize("name", METHODS)
 def test_single_precision_works_with_64_bit_types_off(name):
     """A constant or a counter in 64 bits that only exists with x64."""
     c = case(name)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import tsgu
+from tests.contract.systems import METHODS
 
 EYE = torch.eye(3, dtype=torch.float64)
 B = torch.ones(3, dtype=torch.float64)
@@ -95,7 +96,7 @@ def test_mixed_dtypes_are_promoted_with_a_warning_and_each_gradient_keeps_its_ow
     torch.testing.assert_close(rhs.grad, torch.full((3,), 0.5, dtype=b))
 
 
-@pytest.mark.parametrize("method", ["linear_cg", "minres", "bicgstab", "gmres", "direct"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(0,), (0, 2), (3, 0)])
 def test_empty_systems_are_empty_and_differentiable(method, shape):
     """A reduction over nothing."""

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 import tsgu
+from tests.contract.systems import ITERATIVE, METHODS
 
 N = 5
 LAYOUTS = ("coo", "uncoalesced", "csr", "csr32")
@@ -184,7 +185,7 @@ def test_only_what_is_asked_for_is_computed():
     assert A.grad is None
 
 
-@pytest.mark.parametrize("method", ["linear_cg", "minres", "bicgstab", "gmres"])
+@pytest.mark.parametrize("method", ITERATIVE)
 def test_a_matrix_without_entries_is_reported(method):
     """The largest of no entries, looked for to explain the failure: an error about a dimension of max."""
     A = torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), (3, 3))
@@ -192,7 +193,7 @@ def test_a_matrix_without_entries_is_reported(method):
         tsgu.sparse_generic_solve(A, torch.ones(3, dtype=torch.float64), solve=getattr(tsgu, method))
 
 
-@pytest.mark.parametrize("method", ["linear_cg", "minres", "bicgstab", "gmres", "direct"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_solution_may_be_changed_in_place(method):
     """A view made inside a function of autograd, which PyTorch does not let anybody write to."""
     b = torch.ones(3, dtype=torch.float64).requires_grad_()

@@ -9,6 +9,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, vjp, vmap
 
 import tsgu
 from tests.contract.systems import METHODS
+from tsgu._core.methods import _registry
 
 HERMITIAN = ("linear_cg", "minres")
 N = 5
@@ -41,7 +42,7 @@ def rhs(dtype, *shape):
 
 
 def options(method):
-    return {} if method == "direct" else {"rtol": 1e-14}
+    return {"rtol": 1e-14} if _registry.method(method).iterative else {}
 
 
 @pytest.mark.parametrize("columns", [(), (2,)], ids=["vector", "block"])

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from tsgu._cli._errors import CommandError
-from tsgu._cli._precond import PRECONDITIONERS, SYMMETRIC, Precond
+from tsgu._cli._precond import PRECONDITIONERS, Precond
+from tsgu._core._dtypes import DTYPES
+from tsgu._core.methods import _registry
 
-METHODS = ("direct", "linear_cg", "minres", "bicgstab", "gmres")
-CHOOSING = "auto"
-"""Takes one of the methods, with a preconditioner of its own choice."""
-DTYPES = ("float32", "float64", "complex64", "complex128")
+METHODS = tuple(method.name for method in _registry.square())
+CHOOSING = tuple(method.name for method in _registry.METHODS if method.chooses)
+"""Take one of the methods, with a preconditioner of their own choice."""
 BACKENDS = ("torch", "jax", "both")
 
 _DESCRIPTION = """\
@@ -70,12 +71,13 @@ _BLOCK = 4
 
 def _obstacle(method: str, precond: str) -> str | None:
     """Why a method cannot use a preconditioner."""
-    if method == "direct":
-        return "direct takes no preconditioner; choose a Krylov method"
-    if method == CHOOSING:
-        return "auto chooses its own preconditioner; choose a Krylov method"
-    if precond == "ilu" and method in SYMMETRIC:
-        return f"ilu is not symmetric, which {method} needs; use bicgstab or gmres"
+    traits = _registry.method(method)
+    if traits.chooses:
+        return f"{method} chooses its own preconditioner; choose a Krylov method"
+    if not traits.preconditioned:
+        return f"{method} takes no preconditioner; choose a Krylov method"
+    if traits.hermitian and not _registry.preconditioner(precond).hermitian:
+        return f"{precond} is not symmetric, which {method} needs; use bicgstab or gmres"
     return None
 
 
@@ -119,8 +121,8 @@ def parse(argv: Sequence[str] | None) -> Arguments:
         "--method",
         type=_method,
         metavar="METHOD",
-        help=f"one of {', '.join(METHODS)}, or auto, which chooses by the matrix; by default direct for MATRIX, "
-        "and all for the built-in problem",
+        help=f"one of {', '.join(METHODS)}, or {', '.join(CHOOSING)}, which chooses by the matrix; by default direct "
+        "for MATRIX, and all for the built-in problem",
     )
     parser.add_argument(
         "--rtol",
@@ -165,7 +167,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 
 def _method(text: str) -> str:
-    known = (*METHODS, CHOOSING)
+    known = (*METHODS, *CHOOSING)
     if text not in known:
         raise argparse.ArgumentTypeError(f"unknown method {text!r}; the methods are {', '.join(known)}")
     return text

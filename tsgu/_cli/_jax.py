@@ -12,25 +12,16 @@ import tsgu_jax
 from tsgu._cli import _precond
 from tsgu._cli._backend import Array, Solution
 from tsgu._cli._precond import Precond
+from tsgu._core.methods import _registry
 
-_METHODS: dict[str, Any] = {
-    m.name: m
-    for m in (
-        tsgu_jax.direct,
-        tsgu_jax.linear_cg,
-        tsgu_jax.minres,
-        tsgu_jax.bicgstab,
-        tsgu_jax.gmres,
-        tsgu_jax.auto,
-    )
-}
+_METHODS = _registry.loaded("tsgu_jax", _registry.METHODS)
 
 
 def differentiate(
     A: sp.csr_array, b: Array, w: Array, method: str, rtol: float, precond: Precond | None = None
 ) -> Solution:
     """See :class:`tsgu._cli._backend.Backend`. A singular A gives NaN and a report, not an exception."""
-    options: dict[str, Any] = {} if method == "direct" else {"rtol": rtol}
+    options: dict[str, Any] = {"rtol": rtol} if _registry.method(method).iterative else {}
     entries = A.tocoo()
     indices: Any = np.stack((entries.row, entries.col), axis=1)  # NumPy, so that the pattern is known when traced
 

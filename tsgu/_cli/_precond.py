@@ -3,11 +3,9 @@
 from typing import Any, NamedTuple
 
 from tsgu._cli._errors import CommandError, reason
+from tsgu._core.methods import _registry
 
-PRECONDITIONERS = ("jacobi", "block_jacobi", "ilu", "amg")
-
-SYMMETRIC = ("linear_cg", "minres")
-"""Methods that need a symmetric preconditioner, which the factors of ilu are not."""
+PRECONDITIONERS = tuple(each.name for each in _registry.PRECONDITIONERS)
 
 
 class Precond(NamedTuple):

@@ -7,12 +7,13 @@ import scipy.sparse as sp
 import torch
 
 import tsgu
-from tsgu import auto, bicgstab, direct, gmres, linear_cg, minres, sparse_generic_solve
+from tsgu import sparse_generic_solve
 from tsgu._cli import _precond
 from tsgu._cli._backend import Array, Solution
 from tsgu._cli._precond import Precond
+from tsgu._core.methods import _registry
 
-_METHODS: dict[str, Any] = {m.name: m for m in (direct, linear_cg, minres, bicgstab, gmres, auto)}
+_METHODS = _registry.loaded("tsgu", _registry.METHODS)
 
 # PyTorch loads a part of itself in the first backward pass, which is not to count as time of the first method.
 _one = torch.ones(1, requires_grad=True)
@@ -41,8 +42,8 @@ def _differentiate(A: sp.csr_array, b: Array, w: Array, method: str, rtol: float
         indices, torch.from_numpy(A.data), A.shape, is_coalesced=True, check_invariants=False
     ).requires_grad_()
     rhs = torch.from_numpy(b).requires_grad_()
-    # direct aims at rounding level, whatever is asked, and has no such argument
-    options: dict[str, Any] = {} if method == "direct" else {"rtol": rtol}
+    # a factorisation aims at rounding level, whatever is asked, and has no such argument
+    options: dict[str, Any] = {"rtol": rtol} if _registry.method(method).iterative else {}
     if precond is not None:
         options["M"] = _precond.build(tsgu.precond, matrix, precond, matrix.is_complex())
     try:

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from tsgu import precond
 from tsgu._core.factors._factorisation import library_for
-from tsgu._core.methods import _choice
+from tsgu._core.methods import _choice, _registry
 from tsgu._core.methods._choice import Candidate
 from tsgu._core.methods._options import resolve_options
 from tsgu._core.report import _log, _wording
 from tsgu._core.report._log import Report
 from tsgu._matrix import _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
-from tsgu._methods import _direct, bicgstab, gmres, linear_cg, minres
+from tsgu._methods import _direct
 from tsgu._rule._method import Method, Prepared, call
 
-_METHODS: dict[str, Method[Any]] = {m.name: m for m in (bicgstab, gmres, linear_cg, minres)}
+_METHODS: dict[str, Method[Any]] = _registry.loaded("tsgu", _registry.krylov())
 
 
 class _AutoSystem:

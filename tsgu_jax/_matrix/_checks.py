@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
-from tsgu._core.methods._options import DTYPES
+from tsgu._core._dtypes import DTYPES
 from tsgu._core.report import _wording
 from tsgu._core.report._status import user_frame
 

@@ -15,7 +15,7 @@ from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
 from tsgu._core.factors._factorisation import library_for
-from tsgu._core.methods import _choice
+from tsgu._core.methods import _choice, _registry
 from tsgu._core.methods._choice import Candidate, Traits
 from tsgu._core.methods._options import resolve_options
 from tsgu._core.report._log import recording
@@ -24,7 +24,6 @@ from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._layout import Diagonals
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._methods import bicgstab, gmres, linear_cg, minres
 from tsgu_jax._methods._direct import Direct
 from tsgu_jax._methods._seen import HISTORY
 from tsgu_jax._program._conditions import in_all, in_any
@@ -32,7 +31,7 @@ from tsgu_jax._program._report import CODE, Choice, Outcome
 from tsgu_jax._rule._method import Bound, Method, Prepared, call, refuse_callable
 from tsgu_jax._rule._operator import MatrixOperator
 
-_METHODS: dict[str, Method[Any]] = {m.name: m for m in (bicgstab, gmres, linear_cg, minres)}
+_METHODS: dict[str, Method[Any]] = _registry.loaded("tsgu_jax", _registry.krylov())
 
 _FINAL = tuple(CODE[status] for status in _choice.FINAL)
 _SINGULAR = tuple(CODE[status] for status in _choice.SINGULAR)

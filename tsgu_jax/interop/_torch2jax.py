@@ -22,6 +22,7 @@ from torch2jax import Torchish, implements, j2t_dtype
 
 import tsgu
 import tsgu_jax
+from tsgu._core.methods import _registry
 from tsgu._core.report import _wording
 from tsgu._rule import _method as torch_method
 from tsgu_jax.interop._convert import pattern_to_jax, to_jax
@@ -260,6 +261,9 @@ def _called_alone(method: torch_method.Method[Any]) -> Callable[..., Any]:
     return lambda A, B, **kwargs: _sparse_generic_solve(A, B, method, **kwargs)
 
 
-for _each in (tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres, tsgu.direct, tsgu.auto):
-    stands_for(_each)(_called_alone(_each))
-stands_for(tsgu.lsmr)(lambda A, B, **kwargs: _sparse_generic_lstsq(A, B, tsgu.lsmr, **kwargs))
+def _minimised_alone(method: torch_method.Method[Any]) -> Callable[..., Any]:
+    return lambda A, B, **kwargs: _sparse_generic_lstsq(A, B, method, **kwargs)
+
+
+for _own in _registry.loaded("tsgu", _registry.METHODS).values():
+    stands_for(_own)(_minimised_alone(_own) if _own.rectangular else _called_alone(_own))

@@ -16,9 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-DTYPES = ("float32", "float64", "complex64", "complex128")
-"""What is solved in."""
-
 ASYMMETRY = 100
 """Multiple of the rounding unit by which a matrix that counts as Hermitian may differ from its adjoint."""
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tsgu._core.methods._options import DTYPES
+from tsgu._core._dtypes import DTYPES
 from tsgu._core.pattern._symbolic import Indices
 from tsgu._core.report import _wording
 

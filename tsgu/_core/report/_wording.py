@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from tsgu._core._dtypes import DTYPES
+
 CONVENTIONS = ' See "Conventions" in the documentation.'
 GRADIENTS = ' See "Gradients" in the documentation.'
 METHODS = ' See "Choosing a method" in the documentation.'
 """Pages that explain an error, by name."""
 
-DTYPES = "float32, float64, complex64 or complex128"
+_DTYPES = f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
 
 
 def name_of(solver: object) -> str:
@@ -111,7 +113,7 @@ def rhs_shape(n: int, got: tuple[int, ...], batch: int | None = None, name: str 
 
 
 def dtype(name: str, got: object) -> str:
-    return f"{name} must have dtype {DTYPES}; got {got}.{CONVENTIONS}"
+    return f"{name} must have dtype {_DTYPES}; got {got}.{CONVENTIONS}"
 
 
 def needs_x64(name: str, got: object) -> str:
@@ -291,7 +293,7 @@ def not_two_dimensional(shape: tuple[int, ...], kind: str) -> str:
 
 def dtype_of_scipy(got: object) -> str:
     return (
-        f"A must have dtype {DTYPES}, or integers or bool, which become float64; got {got}. "
+        f"A must have dtype {_DTYPES}, or integers or bool, which become float64; got {got}. "
         "Convert it first, for example by A.astype(float)."
     )
 
