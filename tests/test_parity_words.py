@@ -143,6 +143,10 @@ WRONG = {
     "too many values": lambda p: p.matrix([0], [0], [1.0, 2.0]),
     "rows and columns of two lengths": lambda p: p.matrix([0, 1], [0], [1.0, 2.0]),
     "an index out of range": lambda p: p.matrix([0, 5], [0, 0], [1.0, 2.0]),
+    "a shape of floats": lambda p: p.matrix([0], [0], [1.0], (2.0, 2)),
+    "a negative shape": lambda p: p.matrix([0], [0], [1.0], (-2, 2)),
+    "values of another pattern": lambda p: p.package.Pattern([1, 0], [0, 1], (2, 2)).matrix(p.array(ONES)),
+    "values of another pattern, to gather": lambda p: p.package.Pattern([1], [0], (2, 2)).gather(p.array(ONES)),
     "a factor too long": lambda p: p.matrix([0], [0], [1.0]) @ p.array(ONES),
 }
 

@@ -32,14 +32,14 @@ mesh, n = plate.mesh, plate.free.size
 #
 # As in torch, A is the sum of the element matrices, each times the conductivity of its triangle. The
 # :class:`tsgu_jax.Pattern` is built once, outside of the compiled functions: its indices are sorted on the host, and
-# laid out for fast products. What depends on theta is an exponential, a product and ``pattern.gather``, the sum of what
+# laid out for fast products. What depends on theta is an exponential, a product and ``pattern.matrix``, the sum of what
 # the triangles around a node contribute to the same entry.
 
 pattern = tsgu_jax.Pattern(plate.row, plate.col, (n, n))
 
 
 def matrix(theta):
-    return tsgu_jax.SparseMatrix(pattern.gather(jnp.exp(theta)[plate.element] * plate.local), pattern)
+    return pattern.matrix(jnp.exp(theta)[plate.element] * plate.local)
 
 
 def misfit(theta, M, rtol=1e-8):
@@ -143,7 +143,7 @@ local, element, B = map(torch.from_numpy, (plate.local, plate.element, plate.B))
 
 def misfit_and_gradient_torch(theta):
     theta = torch.tensor(np.asarray(theta), requires_grad=True)
-    A = tsgu.SparseMatrix(pattern_torch.gather(theta.exp()[element] * local), pattern_torch)
+    A = pattern_torch.matrix(theta.exp()[element] * local)
     X = tsgu.sparse_generic_solve(A, B, solve=tsgu.linear_cg, M=tsgu.precond.amg(A), rtol=1e-12)
     value = 0.5 * ((X[plate.sensors] - torch.from_numpy(plate.data)) / plate.sigma).square().mean()
     value.backward()

@@ -45,7 +45,7 @@ print(f"{mesh.nelements} triangles, {n} unknown temperatures, {B.shape[1]} sourc
 # The stiffness matrix is linear in the conductivity: A is the sum of the element matrices, each times the conductivity
 # of its triangle. Where the entries stand never changes, so the :class:`tsgu.Pattern` is built once. What happens for
 # each theta is an exponential, which keeps the conductivity positive, a product, and the sum of what the triangles
-# around a node contribute to the same entry, which is ``pattern.gather``. All of it is ordinary differentiable torch.
+# around a node contribute to the same entry, which is ``pattern.matrix``. All of it is ordinary differentiable torch.
 #
 # The nodes on the outer edge are not in the matrix. Their temperature is known to be zero, so that their rows and
 # columns can go; A stays symmetric and positive definite, as conjugate gradients needs it.
@@ -54,7 +54,7 @@ pattern = tsgu.Pattern(torch.from_numpy(plate.row), torch.from_numpy(plate.col),
 
 
 def matrix(theta):
-    return tsgu.SparseMatrix(pattern.gather(theta.exp()[element] * local), pattern)
+    return pattern.matrix(theta.exp()[element] * local)
 
 
 # %%

@@ -55,7 +55,7 @@ class Lake:
         eye, L, square, D = self.terms
         root = tau.sqrt() * (kappa2 * eye + L)
         Q = tau * (kappa2**2 * eye + 2 * kappa2 * L + square)
-        return [tsgu.SparseMatrix(values, self.pattern) for values in (root, Q, Q + D / sigma**2)]
+        return [self.pattern.matrix(values) for values in (root, Q, Q + D / sigma**2)]
 
     def preconditioners(self, theta):
         """For Q and P. Both are close to squares, so that a cycle of multigrid for the root is applied twice."""

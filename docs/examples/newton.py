@@ -75,7 +75,7 @@ def jacobian(T, theta):
     to_left, to_right = slopes(T[left], T[right], theta)
     cooling = torch.full((n,), COOLING * h**2, dtype=T.dtype)
     values = torch.cat([to_left, to_right, -to_left, -to_right, cooling])
-    return tsgu.SparseMatrix(pattern.gather(values), pattern)
+    return pattern.matrix(values)
 
 
 # %%

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 
+from tsgu._core.pattern import _indices
 from tsgu._core.report import _wording
 from tsgu._core.report._status import user_frame
 
@@ -142,10 +144,28 @@ def check_values(values: Any, pattern: Pattern) -> None:
             f"got {tuple(values.shape)} in layout {values.layout}."
         )
     if values.device != pattern.device:
-        raise ValueError(
-            f"values must be on the device of the pattern, {pattern.device}; got {values.device}. "
-            "Move the pattern by pattern.to(device)."
-        )
+        raise ValueError(_wording.device_of_values("values", pattern.device, values.device))
+
+
+def indices(name: str, given: Any, host: Callable[[Tensor], Any]) -> Any:
+    """Indices as a NumPy array, from a tensor, which ``host`` brings there, or from what NumPy makes one of."""
+    if not isinstance(given, Tensor):
+        return _indices.as_indices(name, given, "a torch.Tensor")
+    whole = not (given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool)
+    _indices.check_index_dtype(name, given.dtype, whole, "a torch.Tensor")
+    return _indices.as_indices(name, host(given), "a torch.Tensor")
+
+
+def check_given(given: Any, nse: int, device: torch.device, any_batch: bool) -> None:
+    """Values in the order that a pattern was built from."""
+    if not isinstance(given, Tensor):
+        raise ValueError(_wording.not_a("given", "a torch.Tensor", given))
+    if given.layout != torch.strided:
+        raise TypeError(_wording.layout("given", "dense (strided)", str(given.layout), "Give its values."))
+    if given.dim() not in (range(1, given.dim() + 1) if any_batch else (1, 2)) or given.shape[-1] != nse:
+        raise ValueError(_wording.given_shape("given", nse, tuple(given.shape), any_batch))
+    if given.device != device:
+        raise ValueError(_wording.device_of_values("given", device, given.device))
 
 
 def check_members(nnz: int, given: int) -> None:

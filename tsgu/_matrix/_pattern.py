@@ -1,7 +1,7 @@
 """Where the entries of a matrix stand, and patterns found again by the sparse tensor that they were built from."""
 
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -10,9 +10,12 @@ from torch._C import _functorch
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from tsgu._core.pattern import _symbolic
+from tsgu._core.pattern import _indices, _symbolic
 from tsgu._core.pattern._symbolic import Symbolic
 from tsgu._matrix import _checks
+
+if TYPE_CHECKING:
+    from tsgu._matrix._sparse_matrix import SparseMatrix
 
 
 class Pattern:
@@ -23,8 +26,9 @@ class Pattern:
 
     Parameters
     ----------
-    row, col : Tensor, shape (nse,), any integer dtype
-        Positions in any order; a repeated position is stored once.
+    row, col : Tensor, ndarray or list of int, shape (nse,), any integer dtype
+        Positions in any order; a repeated position is stored once. The pattern lives on the device of ``row``, the CPU
+        for arrays of NumPy and lists.
     shape : tuple of int
         (m, n).
 
@@ -32,17 +36,28 @@ class Pattern:
     ------
     ValueError
         If ``row`` and ``col`` are not two vectors of one length, or an index lies outside ``shape``.
+    TypeError
+        If ``row``, ``col`` or ``shape`` holds anything but whole numbers.
+
+    See Also
+    --------
+    SparseMatrix : values in the pattern's own, row-major order.
 
     Examples
     --------
+    The order in which positions are given is kept for :meth:`matrix`, which takes values in that order. Values given to
+    :class:`SparseMatrix` stand in the pattern's own order, which is row-major.
+
     >>> import torch, tsgu
     >>> pattern = tsgu.Pattern(torch.tensor([1, 0, 0]), torch.tensor([1, 0, 0]), (2, 2))
     >>> pattern
-    Pattern(shape=(2, 2), nnz=2, device=cpu)
+    Pattern(shape=(2, 2), nnz=2, device=cpu, built from 3 entries in another order)
+    >>> pattern.matrix(torch.tensor([5.0, 1.0, 2.0])).to_dense()
+    tensor([[3., 0.],
+            [0., 5.]])
 
-    Finite elements: each contributes a small matrix, and what several contribute to one place is added by
-    :meth:`gather`. Here three bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built
-    once, before the loop.
+    Finite elements: each contributes a small matrix, and what several contribute to one place is added. Here three
+    bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built once, before the loop.
 
     >>> nodes = torch.tensor([[0, 1], [1, 2], [2, 3]])
     >>> row, col = nodes.repeat_interleave(2, dim=1), nodes.repeat(1, 2)
@@ -51,27 +66,28 @@ class Pattern:
     >>> c, b = torch.ones(3, requires_grad=True), torch.ones(4)
     >>> for step in range(30):
     ...     entries = c[:, None] * bar
-    ...     A = tsgu.SparseMatrix(pattern.gather(entries.flatten()), pattern)
+    ...     A = pattern.matrix(entries.flatten())
     ...     x = tsgu.sparse_generic_solve(A, b, solve=tsgu.linear_cg)
     ...     loss = (x - 0.5).square().sum()
     ...     (gradient,) = torch.autograd.grad(loss, c)
     ...     c = (c - gradient).detach().requires_grad_()
-    >>> pattern, bool(loss < 0.01)
-    (Pattern(shape=(4, 4), nnz=10, device=cpu), True)
+    >>> pattern.nnz, bool(loss < 0.01)
+    (10, True)
     """
 
-    def __init__(self, row: Tensor, col: Tensor, shape: tuple[int, int]) -> None:
-        if row.dim() != 1 or row.shape != col.shape:
-            raise ValueError(
-                f"row and col must be vectors of one length; got shapes {tuple(row.shape)} and {tuple(col.shape)}."
-            )
-        symbolic = _symbolic.from_coo(_host(row), _host(col), (int(shape[0]), int(shape[1])))
-        self._init(symbolic, row.device)
+    _matrix_type: ClassVar[Any]
+    """SparseMatrix, which is built on patterns, and enters itself here."""
+
+    def __init__(self, row: Any, col: Any, shape: tuple[int, int]) -> None:
+        rows, cols = _checks.indices("row", row, _host), _checks.indices("col", col, _host)
+        _indices.check_lengths(rows, cols)
+        self._init(_symbolic.from_coo(rows, cols, _indices.as_shape(shape)), _device_of(row))
 
     @classmethod
-    def from_csr(cls, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Self:
+    def from_csr(cls, crow: Any, col: Any, shape: tuple[int, int]) -> Self:
         """The same from row pointers, shape (m + 1,), and column indices, shape (nse,)."""
-        return cls._of(_symbolic.from_csr(_host(crow), _host(col), (int(shape[0]), int(shape[1]))), col.device)
+        pointers, cols = _checks.indices("crow", crow, _host), _checks.indices("col", col, _host)
+        return cls._of(_symbolic.from_csr(pointers, cols, _indices.as_shape(shape)), _device_of(col))
 
     @classmethod
     def _of(cls, symbolic: Symbolic, device: torch.device) -> Self:
@@ -118,9 +134,20 @@ class Pattern:
         return self.symbolic.is_symmetric
 
     def to(self, device: torch.device | str) -> "Pattern":
-        """The pattern with its index tensors on another device."""
-        device = torch.device(device)
-        return self if device == self.device else Pattern._of(self.symbolic, device)
+        """The pattern with its index tensors on another device; the same object for the same device every time."""
+        device = torch.empty(0, device=device).device  # cuda is cuda:0, as tensors say
+        if device == self.device:
+            return self
+        if device not in self._elsewhere:
+            pattern = Pattern._of(self.symbolic, device)
+            pattern.__dict__["_elsewhere"] = self._elsewhere
+            self._elsewhere[device] = pattern
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, "Pattern"]:
+        """This pattern on each device that it has been asked for on."""
+        return {self.device: self}
 
     def _coordinates(self, members: int | None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Indices and shape of a COO tensor: (row, col), or (member, row, col) if members are diagonal blocks."""
@@ -143,14 +170,78 @@ class Pattern:
         """Values in the order that the pattern was built from, (..., nse), brought to its own, (..., nnz).
 
         Values at a repeated position are added. Differentiable to any order, in both modes.
+
+        Raises
+        ------
+        ValueError
+            If ``given`` is not a tensor with one entry per position that the pattern was built from, or lies on another
+            device.
+        TypeError
+            If ``given`` is not dense.
         """
         if has_torch_function_unary(given):
             return handle_torch_function(Pattern.gather, (given,), self, given)
         symbolic = self.symbolic
+        _checks.check_given(given, symbolic.nse, self.device, any_batch=True)
         if symbolic.merge is not None:
             zeros = given.new_zeros((*given.shape[:-1], self.nnz))
             return zeros.index_add(-1, self._merge, given)
         return given if symbolic.order is None else given.index_select(-1, self._order)
+
+    def matrix(self, given: Tensor) -> "SparseMatrix":
+        """The matrix with values in the order that the pattern was built from.
+
+        The same as ``SparseMatrix(pattern.gather(given), pattern)``. Values that stand in the pattern's own order
+        already, as :attr:`SparseMatrix.values` do, are for ``SparseMatrix(values, pattern)``.
+
+        Parameters
+        ----------
+        given : Tensor, shape (nse,) or (batch, nse)
+            One value per position that the pattern was built from; those at a repeated position are added.
+            Differentiable to any order, in both modes.
+
+        Returns
+        -------
+        SparseMatrix
+
+        Raises
+        ------
+        ValueError
+            If ``given`` is not a tensor of that shape, or lies on another device than the pattern.
+        TypeError
+            If ``given`` is not dense.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> row, col = torch.tensor([1, 0, 1]), torch.tensor([0, 1, 0])
+        >>> tsgu.Pattern(row, col, (2, 2)).matrix(torch.tensor([10.0, 1.0, 20.0])).to_dense()
+        tensor([[ 0.,  1.],
+                [30.,  0.]])
+        """
+        if not has_torch_function_unary(given):
+            _checks.check_given(given, self.symbolic.nse, self.device, any_batch=False)
+        matrix: SparseMatrix = self._matrix_type(self.gather(given), self)
+        return matrix
+
+    def state(self) -> dict[str, Any]:
+        """What the pattern is made of, as tensors and whole numbers: ``Pattern(**pattern.state())`` is the same again.
+
+        For ``torch.save`` and ``torch.load(..., weights_only=True)``.
+
+        Returns
+        -------
+        dict
+            ``row`` and ``col``, tensors of shape (nse,) in the order that the pattern was built from, and ``shape``.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> tsgu.Pattern([1, 0], [0, 1], (2, 2)).state()
+        {'row': tensor([1, 0]), 'col': tensor([0, 1]), 'shape': (2, 2)}
+        """
+        row, col = (self._lift(index.astype("int64")) for index in self.symbolic.given)
+        return {"row": row, "col": col, "shape": self.shape}
 
     def _pick(self, values: Tensor, other: "Pattern") -> Tensor:
         """From values on another pattern those at the positions of this one, zero where the other stores nothing."""
@@ -169,12 +260,20 @@ class Pattern:
 
     def _lift(self, indices: Any) -> Tensor:
         # A tensor first made inside a transform of torch.func would be wrapped, and cached so beyond the transform.
-        # Nor is it any business of a mode, such as that of torch2jax.
-        with torch._C._DisableFuncTorch(), torch._C.DisableTorchFunction():
+        # Nor is it any business of a mode, such as that of torch2jax; and one made under inference mode could not be
+        # saved for a gradient afterwards.
+        with torch._C._DisableFuncTorch(), torch._C.DisableTorchFunction(), torch.inference_mode(False):
             return torch.from_numpy(indices).to(self.device)
 
+    def __copy__(self) -> "Pattern":
+        return self  # nothing in it changes
+
+    def __deepcopy__(self, memo: Any) -> "Pattern":
+        return self
+
     def __repr__(self) -> str:
-        return f"Pattern(shape={self.shape}, nnz={self.nnz}, device={self.device})"
+        given = f", {self.symbolic.told}" if self.symbolic.told else ""
+        return f"Pattern(shape={self.shape}, nnz={self.nnz}, device={self.device}{given})"
 
 
 _seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -218,6 +317,10 @@ def _pattern_of_batch(A: Tensor) -> Pattern:
     pattern = Pattern.from_csr(crow, (col + member * size).flatten(), shape)
     _checks.check_members(pattern.nnz, members * nnz)
     return pattern
+
+
+def _device_of(indices: Any) -> torch.device:
+    return indices.device if isinstance(indices, Tensor) else torch.device("cpu")
 
 
 def _host(indices: Tensor) -> Any:

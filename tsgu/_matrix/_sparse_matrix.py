@@ -1,5 +1,6 @@
 """A sparse matrix as a pattern, which is never differentiated, and values, which are."""
 
+import copyreg
 from typing import Any
 
 import scipy.sparse as sp
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from tsgu._core.pattern import _scipy, _symbolic
+from tsgu._core.report import _wording
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._rule._implicit import assemble, extract, product
@@ -19,7 +21,9 @@ class SparseMatrix:
     Parameters
     ----------
     values : Tensor, shape (nnz,) or (batch, nnz)
-        One value per stored entry, in the pattern's order; with a leading dimension, one matrix per row.
+        One value per stored entry, in the pattern's own order, which is row-major, whatever order the pattern was built
+        from; with a leading dimension, one matrix per row. Values in the order of ``Pattern(row, col, shape)`` are for
+        :meth:`Pattern.matrix`.
     pattern : Pattern
         Where the values stand.
 
@@ -50,16 +54,16 @@ class SparseMatrix:
         self.values = values
         self.pattern = pattern
 
-    def __getnewargs__(self) -> tuple[Tensor, Pattern]:
-        return self.values, self.pattern  # what __new__ needs to copy or unpickle
+    def __reduce__(self) -> Any:
+        return _restored, (self.values, self.pattern)
 
     @classmethod
-    def from_coo(cls, row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> "SparseMatrix":
+    def from_coo(cls, row: Any, col: Any, values: Tensor, shape: tuple[int, int]) -> "SparseMatrix":
         """Build from coordinates, in any order; values at a repeated position are added.
 
         Parameters
         ----------
-        row, col : Tensor, shape (nse,)
+        row, col : Tensor, ndarray or list of int, shape (nse,), any integer dtype
             Positions.
         values : Tensor, shape (nse,) or (batch, nse)
             Differentiable to any order.
@@ -73,7 +77,13 @@ class SparseMatrix:
         Raises
         ------
         ValueError
-            If the shapes do not match, or an index lies outside ``shape``.
+            If the shapes do not match, an index lies outside ``shape``, or ``values`` is not a tensor.
+        TypeError
+            If ``row``, ``col`` or ``shape`` holds anything but whole numbers.
+
+        See Also
+        --------
+        Pattern : for many matrices with these positions.
 
         Examples
         --------
@@ -84,12 +94,13 @@ class SparseMatrix:
         """
         if has_torch_function_variadic(row, col, values):
             return handle_torch_function(cls.from_coo, (row, col, values), row, col, values, shape)
-        if values.dim() not in (1, 2) or values.shape[-1:] != row.shape:
-            raise ValueError(
-                f"values must have shape (nse,) or (batch, nse) with nse = {row.numel()} as in row; "
-                f"got {tuple(values.shape)}."
-            )
+        if not isinstance(values, Tensor):
+            raise ValueError(_wording.not_a("values", "a torch.Tensor", values))
         pattern = Pattern(row, col, shape)
+        if values.dim() not in (1, 2) or values.shape[-1] != pattern.symbolic.nse:
+            raise ValueError(_wording.values_of_coo(pattern.symbolic.nse, tuple(values.shape)))
+        if not isinstance(row, Tensor):  # which has no device of its own
+            pattern = pattern.to(values.device)
         return cls(pattern.gather(values), pattern)
 
     @classmethod
@@ -256,3 +267,42 @@ class SparseMatrix:
 
     def __repr__(self) -> str:
         return f"SparseMatrix(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype}, device={self.device})"
+
+    def state(self) -> dict[str, Any]:
+        """What the matrix is made of, as tensors and whole numbers: ``SparseMatrix.from_coo(**A.state())`` is A again.
+
+        For ``torch.save`` and ``torch.load(..., weights_only=True)``.
+
+        Returns
+        -------
+        dict
+            ``row`` and ``col``, of shape (nnz,), ``values`` and ``shape``.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> tsgu.SparseMatrix.from_tensor(torch.eye(2)).state()
+        {'row': tensor([0, 1]), 'col': tensor([0, 1]), 'values': tensor([1., 1.]), 'shape': (2, 2)}
+        """
+        return {
+            "row": self.pattern.row.long(),
+            "col": self.pattern.col.long(),
+            "values": self.values,
+            "shape": self.pattern.shape,
+        }
+
+
+Pattern._matrix_type = SparseMatrix
+
+
+def _restored(values: Tensor, pattern: Pattern) -> SparseMatrix:
+    """Unpickled, perhaps on another device: ``map_location`` moves tensors alone."""
+    return SparseMatrix(values, pattern.to(values.device))
+
+
+def _restored_pattern(symbolic: _symbolic.Symbolic, device: torch.device) -> Pattern:
+    return Pattern._of(symbolic, device)
+
+
+# Here, and not in the class, so that a process that unpickles a pattern knows SparseMatrix too.
+copyreg.pickle(Pattern, lambda pattern: (_restored_pattern, (pattern.symbolic, pattern.device)))

@@ -13,6 +13,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
 from tsgu._core._dtypes import DTYPES
+from tsgu._core.pattern import _indices
 from tsgu._core.report import _wording
 from tsgu._core.report._status import user_frame
 
@@ -157,11 +158,21 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(_wording.flag(name, value))
 
 
-def check_positions(row: Any, col: Any) -> None:
-    if row.ndim != 1 or row.shape != col.shape:
-        raise ValueError(
-            f"row and col must be vectors of one length; got shapes {tuple(row.shape)} and {tuple(col.shape)}."
-        )
+def indices(name: str, given: Any) -> Any:
+    """Indices as an array of NumPy, or of JAX where it is one."""
+    accepted = "a jax.Array"
+    if not isinstance(given, Array):
+        return _indices.as_indices(name, given, accepted)
+    _indices.check_index_dtype(name, given.dtype, jnp.issubdtype(given.dtype, jnp.integer), accepted)
+    return given if is_traced(given) else _indices.as_indices(name, np.asarray(given), accepted)
+
+
+def check_given(given: Any, nse: int, any_batch: bool) -> None:
+    """Values in the order that a pattern was built from."""
+    if not is_array(given):
+        raise ValueError(_wording.not_a("given", "a jax.Array or numpy.ndarray", given))
+    if (given.ndim == 0 if any_batch else given.ndim not in (1, 2)) or given.shape[-1] != nse:
+        raise ValueError(_wording.given_shape("given", nse, tuple(given.shape), any_batch))
 
 
 def check_values(values: Any, nnz: int) -> None:

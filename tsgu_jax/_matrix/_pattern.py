@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,14 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_pytree_node_class
 
-from tsgu._core.pattern import _symbolic
+from tsgu._core.pattern import _indices, _symbolic
 from tsgu._core.pattern._symbolic import Symbolic
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._layout import layout_of, renumbered
 from tsgu_jax._matrix._products import Entries
+
+if TYPE_CHECKING:
+    from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 
 
 @register_pytree_node_class
@@ -33,7 +36,7 @@ class Pattern:
 
     Parameters
     ----------
-    row, col : Array or ndarray, shape (nse,), any integer dtype
+    row, col : Array, ndarray or list of int, shape (nse,), any integer dtype
         Positions in any order; a repeated position is stored once.
     shape : tuple of int
         (m, n).
@@ -42,18 +45,30 @@ class Pattern:
     ------
     ValueError
         If ``row`` and ``col`` are not two vectors of one length, or an index lies outside ``shape``.
+    TypeError
+        If ``row``, ``col`` or ``shape`` holds anything but whole numbers.
+
+    See Also
+    --------
+    SparseMatrix : values in the pattern's own, row-major order.
 
     Examples
     --------
-    >>> import numpy as np, tsgu_jax
-    >>> tsgu_jax.Pattern(np.array([1, 0, 0]), np.array([1, 0, 0]), (2, 2))
-    Pattern(shape=(2, 2), nnz=2)
+    The order in which positions are given is kept for :meth:`matrix`, which takes values in that order. Values given to
+    :class:`SparseMatrix` stand in the pattern's own order, which is row-major.
 
-    Finite elements: each contributes a small matrix, and what several contribute to one place is added by
-    :meth:`gather`. Here three bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built
-    once, outside of ``jit``.
+    >>> import jax.numpy as jnp, numpy as np, tsgu_jax
+    >>> pattern = tsgu_jax.Pattern(np.array([1, 0, 0]), np.array([1, 0, 0]), (2, 2))
+    >>> pattern
+    Pattern(shape=(2, 2), nnz=2, built from 3 entries in another order)
+    >>> pattern.matrix(jnp.array([5.0, 1.0, 2.0])).to_dense()
+    Array([[3., 0.],
+           [0., 5.]], dtype=float32)
 
-    >>> import jax, jax.numpy as jnp
+    Finite elements: each contributes a small matrix, and what several contribute to one place is added. Here three
+    bars in a row, of the conductance c, each with a matrix of 2 by 2. The pattern is built once, outside of ``jit``.
+
+    >>> import jax
     >>> nodes = np.array([[0, 1], [1, 2], [2, 3]])
     >>> row, col = np.repeat(nodes, 2, axis=1), np.tile(nodes, 2)
     >>> pattern = tsgu_jax.Pattern(row.ravel(), col.ravel(), (4, 4))
@@ -62,37 +77,42 @@ class Pattern:
     ... @jax.value_and_grad
     ... def loss_and_gradient(c):
     ...     entries = c[:, None] * bar
-    ...     A = tsgu_jax.SparseMatrix(pattern.gather(entries.ravel()), pattern)
+    ...     A = pattern.matrix(entries.ravel())
     ...     x = tsgu_jax.solve(A, b, solve=tsgu_jax.linear_cg)
     ...     return jnp.sum((x - 0.5) ** 2)
     >>> c = jnp.ones(3)
     >>> for step in range(30):
     ...     loss, gradient = loss_and_gradient(c)
     ...     c = c - gradient
-    >>> pattern, bool(loss < 0.01)
-    (Pattern(shape=(4, 4), nnz=10), True)
+    >>> pattern.nnz, bool(loss < 0.01)
+    (10, True)
     """
 
+    _matrix_type: ClassVar[Any]
+    """SparseMatrix, which is built on patterns, and enters itself here."""
+
     def __init__(self, row: Any, col: Any, shape: tuple[int, int]) -> None:
-        _checks.check_positions(row, col)
-        shape = (int(shape[0]), int(shape[1]))
+        row, col, shape = _checks.indices("row", row), _checks.indices("col", col), _indices.as_shape(shape)
+        _indices.check_lengths(row, col)
         if _checks.is_traced(row, col):
             self._init(None, Entries(row, col, None, None, None, shape))
         else:
             self._init(_symbolic.from_coo(np.asarray(row), np.asarray(col), shape), None)
 
     @classmethod
-    def _of(cls, symbolic: Symbolic, counted: Any = None) -> "Pattern":
+    def _of(cls, symbolic: Symbolic, counted: Any = None, nse: int | None = None) -> "Pattern":
         pattern = cls.__new__(cls)
-        pattern._init(symbolic, None, counted)
+        pattern._init(symbolic, None, counted, nse)
         return pattern
 
-    def _init(self, symbolic: Symbolic | None, entries: Any, counted: Any = None) -> None:
+    def _init(self, symbolic: Symbolic | None, entries: Any, counted: Any = None, nse: int | None = None) -> None:
         if symbolic is not None:
             self.__dict__["symbolic"] = symbolic
         if entries is not None:
             self.__dict__["entries"] = entries
         self._counted = counted  # which of the given entries count, where some are padding
+        # How many were given.
+        self._nse = nse if nse is not None else self.nnz if symbolic is None else symbolic.nse
 
     @cached_property
     def symbolic(self) -> Symbolic:
@@ -178,7 +198,13 @@ class Pattern:
         """Values in the order that the pattern was built from, (..., nse), brought to its own, (..., nnz).
 
         Values at a repeated position are added. Differentiable to any order, in both modes.
+
+        Raises
+        ------
+        ValueError
+            If ``given`` is not an array with one entry per position that the pattern was built from.
         """
+        _checks.check_given(given, self._nse, any_batch=True)
         counted, merge, order = self._given
         if counted is merge is order is None:
             return given
@@ -188,6 +214,41 @@ class Pattern:
         if merge is not None:
             return jnp.zeros((*given.shape[:-1], self.nnz), given.dtype).at[..., merge].add(given)
         return given if order is None else given[..., order]
+
+    def matrix(self, given: Any) -> "SparseMatrix":
+        """The matrix with values in the order that the pattern was built from.
+
+        The same as ``SparseMatrix(pattern.gather(given), pattern)``. Values that stand in the pattern's own order
+        already, as :attr:`SparseMatrix.values` do, are for ``SparseMatrix(values, pattern)``.
+
+        Parameters
+        ----------
+        given : Array, shape (nse,) or (batch, nse)
+            One value per position that the pattern was built from; those at a repeated position are added.
+            Differentiable to any order, in both modes.
+
+        Returns
+        -------
+        SparseMatrix
+
+        Raises
+        ------
+        ValueError
+            If ``given`` is not an array of that shape.
+        TypeError
+            If ``given`` is a NumPy array in double precision while JAX has 64-bit types turned off.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpy as np, tsgu_jax
+        >>> row, col = np.array([1, 0, 1]), np.array([0, 1, 0])
+        >>> tsgu_jax.Pattern(row, col, (2, 2)).matrix(jnp.array([10.0, 1.0, 20.0])).to_dense()
+        Array([[ 0.,  1.],
+               [30.,  0.]], dtype=float32)
+        """
+        _checks.check_given(given, self._nse, any_batch=False)
+        matrix: SparseMatrix = self._matrix_type(self.gather(given), self)
+        return matrix
 
     @cached_property
     def _given(self) -> tuple[Any, Any, Any]:
@@ -199,18 +260,19 @@ class Pattern:
             lifted: tuple[Any, Any, Any] = jax.tree.map(jnp.asarray, (self._counted, symbolic.merge, symbolic.order))
         return lifted
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
-        return (self.entries, self._given), None
+    def tree_flatten(self) -> tuple[tuple[Any, Any], int]:
+        return (self.entries, self._given), self._nse
 
     @classmethod
-    def tree_unflatten(cls, aux: None, children: tuple[Any, Any]) -> "Pattern":
+    def tree_unflatten(cls, aux: int, children: tuple[Any, Any]) -> "Pattern":
         pattern = cls.__new__(cls)
-        pattern._init(None, children[0])
+        pattern._init(None, children[0], nse=aux)
         pattern.__dict__["_given"] = children[1]
         return pattern
 
     def __repr__(self) -> str:
-        return f"Pattern(shape={self.shape}, nnz={self.nnz})"
+        told = self.__dict__["symbolic"].told if "symbolic" in self.__dict__ else ""
+        return f"Pattern(shape={self.shape}, nnz={self.nnz}{told and ', ' + told})"
 
 
 def _transposed(entries: Entries) -> Entries:
@@ -245,7 +307,7 @@ def pattern_of(A: BCOO | BCSR) -> Pattern:
 
 def _without_padding(row: Any, col: Any, shape: tuple[int, int]) -> Pattern:
     counted, symbolic = _symbolic.from_padded_coo(row, col, shape)
-    return Pattern._of(symbolic, counted)
+    return Pattern._of(symbolic, counted, row.size)
 
 
 def data_of(A: BCOO | BCSR) -> Array:

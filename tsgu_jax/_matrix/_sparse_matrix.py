@@ -9,7 +9,8 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_pytree_node_class
 
-from tsgu._core.pattern import _scipy
+from tsgu._core.pattern import _indices, _scipy
+from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._pattern import Pattern, cached, pattern_of
 from tsgu_jax._rule import _implicit
@@ -26,7 +27,9 @@ class SparseMatrix:
     Parameters
     ----------
     values : Array, shape (nnz,) or (batch, nnz)
-        One value per stored entry, in the pattern's order; with a leading dimension, one matrix per row.
+        One value per stored entry, in the pattern's own order, which is row-major, whatever order the pattern was built
+        from; with a leading dimension, one matrix per row. Values in the order of ``Pattern(row, col, shape)`` are for
+        :meth:`Pattern.matrix`.
     pattern : Pattern
         Where the values stand.
 
@@ -60,7 +63,7 @@ class SparseMatrix:
 
         Parameters
         ----------
-        row, col : Array or ndarray, shape (nse,)
+        row, col : Array, ndarray or list of int, shape (nse,), any integer dtype
             Positions. Inside ``jax.jit`` give NumPy arrays, or build a :class:`Pattern` outside: arrays of JAX may be
             traced there, which costs speed.
         values : Array, shape (nse,) or (batch, nse)
@@ -75,7 +78,13 @@ class SparseMatrix:
         Raises
         ------
         ValueError
-            If the shapes do not match, or an index lies outside ``shape``.
+            If the shapes do not match, an index lies outside ``shape``, or ``values`` is not an array.
+        TypeError
+            If ``row``, ``col`` or ``shape`` holds anything but whole numbers.
+
+        See Also
+        --------
+        Pattern : for many matrices with these positions.
 
         Examples
         --------
@@ -84,13 +93,16 @@ class SparseMatrix:
         >>> tsgu_jax.SparseMatrix.from_coo(i, i, jnp.array([1.0, 2.0, 3.0]), (2, 2)).values
         Array([1., 5.], dtype=float32)
         """
-        if values.ndim not in (1, 2) or values.shape[-1:] != row.shape:
-            raise ValueError(
-                f"values must have shape (nse,) or (batch, nse) with nse = {row.size} as in row; "
-                f"got {tuple(values.shape)}."
-            )
+        if not _checks.is_array(values):
+            raise ValueError(_wording.not_a("values", "a jax.Array or numpy.ndarray", values))
+        shape = _indices.as_shape(shape)
+        if _checks.is_array(row) and _checks.is_array(col):
+            pattern = cached((row, col), shape, lambda: Pattern(row, col, shape))
+        else:
+            pattern = Pattern(row, col, shape)
+        if values.ndim not in (1, 2) or values.shape[-1] != pattern._nse:
+            raise ValueError(_wording.values_of_coo(pattern._nse, tuple(values.shape)))
         values = _checks.as_array("values", values)
-        pattern = cached((row, col), (int(shape[0]), int(shape[1])), lambda: Pattern(row, col, shape))
         return cls(pattern.gather(values), pattern)
 
     @classmethod
@@ -245,6 +257,9 @@ class SparseMatrix:
 
     def __repr__(self) -> str:
         return f"SparseMatrix(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype})"
+
+
+Pattern._matrix_type = SparseMatrix
 
 
 def csr_of(values: Array, row: Any, col: Any, shape: tuple[int, int]) -> BCSR:

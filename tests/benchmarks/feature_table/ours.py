@@ -25,7 +25,7 @@ class Tsgu(Library):
         import torch
 
         pattern = self.package.Pattern(torch.from_numpy(system.rows), torch.from_numpy(system.columns), system.A.shape)
-        return self.package.SparseMatrix(values, pattern)
+        return pattern.matrix(values)
 
     def own(self, system, function, **options):
         return lambda values, b: function(self.matrix(system, values), b, **options)
@@ -75,7 +75,7 @@ class TsguJax(Tsgu):
         self.substitute = self.package.triangular_solve
 
     def matrix(self, system, values):
-        return self.package.SparseMatrix(values, self.package.Pattern(system.rows, system.columns, system.A.shape))
+        return self.package.Pattern(system.rows, system.columns, system.A.shape).matrix(values)
 
     def constant(self, array):
         import jax.numpy as jnp

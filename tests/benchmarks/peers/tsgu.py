@@ -14,7 +14,7 @@ def start(method, case, rtol) -> Run:
     arguments = choice(tsgu, method, case, rtol)
 
     def solve(values):
-        A = tsgu.SparseMatrix(values, pattern)
+        A = pattern.matrix(values)
         x = tsgu.sparse_generic_solve(A, b, **arguments(A))
         grad_values, grad_b = torch.autograd.grad(x, (values, b), w)
         return Outcome(x.detach(), grad_b.detach().conj().resolve_conj(), grad_values.conj().resolve_conj())

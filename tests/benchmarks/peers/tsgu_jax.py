@@ -16,7 +16,7 @@ def start(method, case, rtol) -> Run:
     preconditioned = "+" in method
 
     def solution(values, b, pattern, *M):
-        A = tsgu_jax.SparseMatrix(values, pattern)
+        A = pattern.matrix(values)
         given = arguments_with(*M) if preconditioned else arguments(A)
         return tsgu_jax.solve(A, b, **given)
 
@@ -24,7 +24,7 @@ def start(method, case, rtol) -> Run:
         return {"solve": getattr(tsgu_jax, method.split()[0]), "rtol": rtol, "M": M}
 
     def preconditioner(values):
-        return (arguments(tsgu_jax.SparseMatrix(values, pattern))["M"],) if preconditioned else ()
+        return (arguments(pattern.matrix(values))["M"],) if preconditioned else ()
 
     compiled = gradient(solution)
 

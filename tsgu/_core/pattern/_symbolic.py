@@ -43,6 +43,28 @@ class Symbolic:
     def nnz(self) -> int:
         return self.col.size
 
+    @property
+    def nse(self) -> int:
+        """Number of entries that it was built from."""
+        return self.nnz if self.merge is None else self.merge.size
+
+    @property
+    def given(self) -> tuple[Indices, Indices]:
+        """Row and column of the entries that it was built from, in their order."""
+        if self.merge is not None:
+            return self.row[self.merge], self.col[self.merge]
+        if self.order is None:
+            return self.row, self.col
+        place = np.empty_like(self.order)
+        place[self.order] = np.arange(self.nnz)
+        return self.row[place], self.col[place]
+
+    @cached_property
+    def told(self) -> str:
+        """What a reader should know of the order that it was built from; empty where that is canonical."""
+        same = self.merge is None and (self.order is None or np.array_equal(self.order, np.arange(self.nnz)))
+        return "" if same else f"built from {self.nse} entries in another order"
+
     @cached_property
     def row(self) -> Indices:
         """Row of each stored entry, shape (nnz,)."""

@@ -300,3 +300,34 @@ def dtype_of_scipy(got: object) -> str:
 
 def not_concrete(got: str, where: str) -> str:
     return f"The matrix must be concrete to become one of SciPy; got {got}. Convert it outside of {where}."
+
+
+def not_indices(name: str, accepted: str, got: str) -> str:
+    return (
+        f"{name} must hold whole numbers, as {accepted}, a NumPy array or a list; got {got}. "
+        "Convert floats by .long() or .astype(int), and a mask by nonzero."
+    )
+
+
+def lengths_of_positions(row: tuple[int, ...], col: tuple[int, ...]) -> str:
+    return f"row and col must be vectors of one length; got shapes {row} and {col}."
+
+
+def not_a_shape(got: object) -> str:
+    return f"shape must be two whole numbers, not negative, (m, n); got {got!r}."
+
+
+def given_shape(name: str, nse: int, got: tuple[int, ...], any_batch: bool) -> str:
+    accepted = f"(..., {nse})" if any_batch else f"({nse},) or (batch, {nse})"
+    return f"{name} must have shape {accepted}, one value per position that the pattern was built from; got {got}."
+
+
+def device_of_values(name: str, pattern: object, got: object) -> str:
+    return (
+        f"{name} must be on the device of the pattern, {pattern}; got {got}. "
+        "Move the pattern by pattern.to(device), which keeps what it has found for each device."
+    )
+
+
+def values_of_coo(nse: int, got: tuple[int, ...]) -> str:
+    return f"values must have shape (nse,) or (batch, nse) with nse = {nse} as in row; got {got}."
