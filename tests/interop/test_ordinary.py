@@ -18,6 +18,7 @@ SQUARE = torch.arange(9.0, dtype=torch.float64).reshape(3, 3)
 PLACE = torch.tensor([2, 0, 2, -1])
 MASK = torch.tensor([True, False, True])
 PATTERN = tsgu.Pattern(torch.tensor([1, 0, 1]), torch.tensor([0, 1, 0]), (2, 2))
+EYE = tsgu.SparseMatrix.eye(2, dtype=torch.float64)
 MATRIX = tsgu.SparseMatrix(torch.tensor([2.0, 3.0], dtype=torch.float64), PATTERN)
 
 OPERATIONS = {
@@ -45,6 +46,10 @@ OPERATIONS = {
     "full": lambda v: v * torch.full((3,), 0.25, dtype=torch.float64) + torch.full(size=(3,), fill_value=1.5),
     "gather": lambda v: PATTERN.gather(v),
     "a constant matrix": lambda v: MATRIX @ v[:2],
+    "a matrix of given values": lambda v: PATTERN.matrix(v).to_dense(),
+    "sums of matrices": lambda v: (PATTERN.matrix(v) + MATRIX - (EYE + PATTERN.matrix(v * v)) - EYE).to_dense(),
+    "scaled matrices": lambda v: (PATTERN.matrix(v) * v[0] / 3 + MATRIX * v[1] - MATRIX / v[2]).to_dense(),
+    "products of matrices": lambda v: (PATTERN.matrix(v) @ MATRIX @ (EYE @ -PATTERN.matrix(v))).diagonal(),
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 
-from tsgu._core.pattern import _indices
+from tsgu._core.pattern import _indices, _operands
 from tsgu._core.report import _wording
 from tsgu._core.report._status import user_frame
 
@@ -232,3 +232,15 @@ def check_factor(shape: tuple[int, ...], values: Tensor, X: Any) -> None:
             f"X must have the dtype and device of the matrix, {values.dtype} on {values.device}; "
             f"got {X.dtype} on {X.device}."
         )
+
+
+def refused_summand(symbol: str, X: Any) -> Any:
+    """NotImplemented, for what may know itself how to be added to a SparseMatrix; words for anything else."""
+    _operands.refuse_summand(symbol, X, (Tensor,), "SparseMatrix.from_tensor or from_scipy")
+    return NotImplemented
+
+
+def check_operands(symbol: str, a: SparseMatrix, b: SparseMatrix) -> None:
+    _operands.check_shapes(symbol, a.shape, b.shape)
+    if a.device != b.device:
+        raise ValueError(_operands.one_device(symbol, a.device, b.device))

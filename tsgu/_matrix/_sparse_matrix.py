@@ -1,16 +1,16 @@
 """A sparse matrix as a pattern, which is never differentiated, and values, which are."""
 
 import copyreg
-from typing import Any
+from typing import Any, overload
 
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
-from tsgu._core.pattern import _scipy, _symbolic
+from tsgu._core.pattern import _operands, _scipy, _symbolic
 from tsgu._core.report import _wording
-from tsgu._matrix import _checks, _products
+from tsgu._matrix import _arithmetic, _checks, _products
 from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._rule._implicit import assemble, extract, product
 
@@ -102,6 +102,26 @@ class SparseMatrix:
         if not isinstance(row, Tensor):  # which has no device of its own
             pattern = pattern.to(values.device)
         return cls(pattern.gather(values), pattern)
+
+    @classmethod
+    def eye(cls, n: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "SparseMatrix":
+        """The identity, shape (n, n), in torch's default dtype if none is given; on one pattern for each n.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``n`` is not a whole number, or negative.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> K = tsgu.SparseMatrix.from_coo([0, 0, 1], [0, 1, 1], torch.tensor([2.0, -1.0, 2.0]), (2, 2))
+        >>> (tsgu.SparseMatrix.eye(2) + 0.5 * K).to_dense()
+        tensor([[ 2.0000, -0.5000],
+                [ 0.0000,  2.0000]])
+        """
+        values = torch.ones(_operands.checked_size(n), dtype=dtype, device=device)
+        return cls(values, _arithmetic.pattern_of_eye(values.numel()).to(values.device))
 
     @classmethod
     def from_tensor(cls, A: Tensor) -> "SparseMatrix":
@@ -256,8 +276,64 @@ class SparseMatrix:
         """Whether the values require grad."""
         return self.values.requires_grad
 
-    def __matmul__(self, X: Tensor) -> Tensor:
-        """A @ X for X of shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k)."""
+    def diagonal(self) -> Tensor:
+        """The diagonal, shape (min(m, n),) or (batch, min(m, n)), zero where nothing is stored; differentiable."""
+        return _arithmetic.diagonal(self.values, self.pattern)
+
+    __array_ufunc__ = None  # so that a number of NumPy leaves its product with a matrix to the matrix
+
+    def __mul__(self, s: Any) -> "SparseMatrix":
+        """A times a number, or a tensor of shape (); differentiable in both."""
+        if has_torch_function_unary(s):
+            return handle_torch_function(SparseMatrix.__mul__, (s,), self, s)
+        return self.with_values(self.values * s) if _operands.is_scalar("*", s, (Tensor,)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, s: Any) -> "SparseMatrix":
+        """A divided by a number, or a tensor of shape (); differentiable in both."""
+        if has_torch_function_unary(s):
+            return handle_torch_function(SparseMatrix.__truediv__, (s,), self, s)
+        return self.with_values(self.values / s) if _operands.is_scalar("/", s, (Tensor,)) else NotImplemented
+
+    def __neg__(self) -> "SparseMatrix":
+        return self.with_values(-self.values)
+
+    def __add__(self, X: Any) -> "SparseMatrix":
+        """A + X, on the pattern of one of them if that has all positions of the other; differentiable in both."""
+        if not isinstance(X, SparseMatrix):
+            return _checks.refused_summand("+", X)
+        _checks.check_operands("+", self, X)
+        return SparseMatrix(*_arithmetic.added((self.values, self.pattern), (X.values, X.pattern)))
+
+    def __sub__(self, X: Any) -> "SparseMatrix":
+        """A - X, as A + X."""
+        if not isinstance(X, SparseMatrix):
+            return _checks.refused_summand("-", X)
+        _checks.check_operands("-", self, X)
+        return self + -X
+
+    def __radd__(self, X: Any) -> Any:
+        return self if isinstance(X, int) and X == 0 else _checks.refused_summand("+", X)  # 0 is where sum() begins
+
+    def __rsub__(self, X: Any) -> Any:
+        return _checks.refused_summand("-", X)
+
+    @overload
+    def __matmul__(self, X: "SparseMatrix") -> "SparseMatrix": ...
+
+    @overload
+    def __matmul__(self, X: Tensor) -> Tensor: ...
+
+    def __matmul__(self, X: Any) -> Any:
+        """A @ X for X of shape (n,) or (n, k), for a batch (batch, n) or (batch, n, k); or for another SparseMatrix.
+
+        The product of two sparse matrices is on the pattern of all positions that have a term, which is found once for
+        two patterns. Differentiable to any order.
+        """
+        if isinstance(X, SparseMatrix):
+            _checks.check_operands("@", self, X)
+            return SparseMatrix(*_arithmetic.multiplied((self.values, self.pattern), (X.values, X.pattern)))
         if has_torch_function_unary(X):
             return handle_torch_function(SparseMatrix.__matmul__, (X,), self, X)
         _checks.check_factor(self.shape, self.values, X)

@@ -13,7 +13,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
 from tsgu._core._dtypes import DTYPES
-from tsgu._core.pattern import _indices
+from tsgu._core.pattern import _indices, _operands
 from tsgu._core.report import _wording
 from tsgu._core.report._status import user_frame
 
@@ -218,3 +218,15 @@ def check_factor(shape: tuple[int, ...], values: Any, X: Any) -> None:
         raise ValueError(f"X must have shape {head} or {block}; got {tuple(X.shape)}.")
     if X.dtype != values.dtype:
         raise TypeError(f"X must have the dtype of the matrix, {values.dtype}; got {X.dtype}.")
+
+
+def refused_summand(symbol: str, X: Any) -> Any:
+    """NotImplemented, for what may know itself how to be added to a SparseMatrix; words for anything else."""
+    _operands.refuse_summand(symbol, X, (Array, JAXSparse), "SparseMatrix.from_bcoo or from_scipy")
+    return NotImplemented
+
+
+def check_known(*patterns: Any) -> None:
+    """Patterns of a product of two sparse matrices."""
+    if any(is_traced(pattern.row, pattern.col) for pattern in patterns):
+        raise TypeError(_operands.concrete_product())

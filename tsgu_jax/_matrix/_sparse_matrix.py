@@ -1,6 +1,6 @@
 """A sparse matrix as a pattern, which is never differentiated, and values, which are."""
 
-from typing import Any
+from typing import Any, overload
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +9,9 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_pytree_node_class
 
-from tsgu._core.pattern import _indices, _scipy
+from tsgu._core.pattern import _indices, _operands, _scipy
 from tsgu._core.report import _wording
-from tsgu_jax._matrix import _checks
+from tsgu_jax._matrix import _arithmetic, _checks
 from tsgu_jax._matrix._pattern import Pattern, cached, pattern_of
 from tsgu_jax._rule import _implicit
 
@@ -104,6 +104,26 @@ class SparseMatrix:
             raise ValueError(_wording.values_of_coo(pattern._nse, tuple(values.shape)))
         values = _checks.as_array("values", values)
         return cls(pattern.gather(values), pattern)
+
+    @classmethod
+    def eye(cls, n: int, dtype: Any = None) -> "SparseMatrix":
+        """The identity, shape (n, n), in JAX's default dtype if none is given; on one pattern for each n.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``n`` is not a whole number, or negative.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, tsgu_jax
+        >>> K = tsgu_jax.SparseMatrix.from_coo([0, 0, 1], [0, 1, 1], jnp.array([2.0, -1.0, 2.0]), (2, 2))
+        >>> (tsgu_jax.SparseMatrix.eye(2) + 0.5 * K).to_dense()
+        Array([[ 2. , -0.5],
+               [ 0. ,  2. ]], dtype=float32)
+        """
+        n = _operands.checked_size(n)
+        return cls(jnp.ones(n, dtype=dtype), _arithmetic.pattern_of_eye(n))
 
     @classmethod
     def from_bcoo(cls, A: BCOO | BCSR) -> "SparseMatrix":
@@ -241,8 +261,64 @@ class SparseMatrix:
         """Number of stored entries."""
         return self.pattern.nnz
 
-    def __matmul__(self, X: Any) -> Array:
-        """A @ X for X of shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k). Differentiable to any order."""
+    def diagonal(self) -> Array:
+        """The diagonal, shape (min(m, n),) or (batch, min(m, n)), zero where nothing is stored; differentiable."""
+        A = self._settled()
+        return _arithmetic.diagonal(A.values, A.pattern)
+
+    __array_ufunc__ = None  # so that a number of NumPy leaves its product with a matrix to the matrix
+
+    def __mul__(self, s: Any) -> "SparseMatrix":
+        """A times a number, or an array of shape (); differentiable in both."""
+        return self.with_values(self.values * s) if _operands.is_scalar("*", s, (Array,)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, s: Any) -> "SparseMatrix":
+        """A divided by a number, or an array of shape (); differentiable in both."""
+        return self.with_values(self.values / s) if _operands.is_scalar("/", s, (Array,)) else NotImplemented
+
+    def __neg__(self) -> "SparseMatrix":
+        return self.with_values(-self.values)
+
+    def __add__(self, X: Any) -> "SparseMatrix":
+        """A + X, on the pattern of one of them if that has all positions of the other; differentiable in both."""
+        if not isinstance(X, SparseMatrix):
+            return _checks.refused_summand("+", X)
+        _operands.check_shapes("+", self.shape, X.shape)
+        A, X = (self, X) if self.pattern is X.pattern else (self._settled(), X._settled())
+        return SparseMatrix(*_arithmetic.added((A.values, A.pattern), (X.values, X.pattern)))
+
+    def __sub__(self, X: Any) -> "SparseMatrix":
+        """A - X, as A + X."""
+        if not isinstance(X, SparseMatrix):
+            return _checks.refused_summand("-", X)
+        _operands.check_shapes("-", self.shape, X.shape)
+        return self + -X
+
+    def __radd__(self, X: Any) -> Any:
+        return self if isinstance(X, int) and X == 0 else _checks.refused_summand("+", X)  # 0 is where sum() begins
+
+    def __rsub__(self, X: Any) -> Any:
+        return _checks.refused_summand("-", X)
+
+    @overload
+    def __matmul__(self, X: "SparseMatrix") -> "SparseMatrix": ...
+
+    @overload
+    def __matmul__(self, X: Any) -> Array: ...
+
+    def __matmul__(self, X: Any) -> Any:
+        """A @ X for X of shape (n,) or (n, k), for a batch (batch, n) or (batch, n, k); or for another SparseMatrix.
+
+        The product of two sparse matrices is on the pattern of all positions that have a term, which is found once for
+        two patterns, outside of ``jit`` or where these are constants. Differentiable to any order.
+        """
+        if isinstance(X, SparseMatrix):
+            _operands.check_shapes("@", self.shape, X.shape)
+            A, X = self._settled(), X._settled()
+            _checks.check_known(A.pattern, X.pattern)
+            return SparseMatrix(*_arithmetic.multiplied((A.values, A.pattern), (X.values, X.pattern)))
         _checks.check_factor(self.shape, self.values, X)
         return _implicit.product(self.values, _checks.as_array("X", X), self.pattern.entries)
 

@@ -97,8 +97,39 @@ class MatrixTorchish:
     def to_dense(self) -> Any:
         return Torchish(self.matrix.to_dense())
 
+    def diagonal(self) -> Any:
+        return Torchish(self.matrix.diagonal())
+
+    def __mul__(self, s: Any) -> MatrixTorchish:
+        return MatrixTorchish(self.matrix * _scalar(s))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, s: Any) -> MatrixTorchish:
+        return MatrixTorchish(self.matrix / _scalar(s))
+
+    def __neg__(self) -> MatrixTorchish:
+        return MatrixTorchish(-self.matrix)
+
+    def __add__(self, X: Any) -> MatrixTorchish:
+        return MatrixTorchish(self.matrix + _matrix("X", X))
+
+    def __radd__(self, X: Any) -> MatrixTorchish:
+        return MatrixTorchish(_matrix("X", X) + self.matrix)
+
+    def __sub__(self, X: Any) -> MatrixTorchish:
+        return MatrixTorchish(self.matrix - _matrix("X", X))
+
+    def __rsub__(self, X: Any) -> MatrixTorchish:
+        return MatrixTorchish(_matrix("X", X) - self.matrix)
+
     def __matmul__(self, x: Any) -> Any:
+        if isinstance(x, MatrixTorchish | tsgu.SparseMatrix):
+            return MatrixTorchish(self.matrix @ _matrix("X", x))
         return Torchish(self.matrix @ array("x", x))
+
+    def __rmatmul__(self, A: Any) -> MatrixTorchish:
+        return MatrixTorchish(_matrix("A", A) @ self.matrix)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -150,7 +181,17 @@ def _sparse_matrix(values: Any, pattern: tsgu.Pattern) -> MatrixTorchish:
 
 @stands_for(tsgu.SparseMatrix.__matmul__)
 def _product(A: tsgu.SparseMatrix, x: Any) -> Any:
-    return Torchish(to_jax(A) @ array("x", x))
+    return MatrixTorchish(to_jax(A)) @ x
+
+
+@stands_for(tsgu.SparseMatrix.__mul__)
+def _scaled(A: tsgu.SparseMatrix, s: Any) -> MatrixTorchish:
+    return MatrixTorchish(to_jax(A) * _scalar(s))
+
+
+@stands_for(tsgu.SparseMatrix.__truediv__)
+def _divided(A: tsgu.SparseMatrix, s: Any) -> MatrixTorchish:
+    return MatrixTorchish(to_jax(A) / _scalar(s))
 
 
 @stands_for(tsgu.Pattern.gather)
@@ -223,8 +264,14 @@ def _matrix(name: str, x: Any) -> Any:
     if isinstance(x, SparseTorchish | MatrixTorchish):
         return x.matrix
     if isinstance(x, tsgu.SparseMatrix) or (isinstance(x, Tensor) and x.layout != torch.strided):
-        return to_jax(x)
+        with torch._C.DisableTorchFunction():  # an operator is called where torch2jax still listens
+            return to_jax(x)
     raise TypeError(_wording.not_a(name, "a sparse tensor or a SparseMatrix", x))
+
+
+def _scalar(s: Any) -> Any:
+    """A number as it is, which has no dtype of its own."""
+    return array("s", s) if isinstance(s, Torchish | Tensor) else s
 
 
 def array(name: str, x: Any, dtype: torch.dtype | None = None) -> Array:
