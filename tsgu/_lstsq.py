@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from tsgu._autocast import widened
 from tsgu._core.methods._partial import unwrapped
 from tsgu._matrix import _checks
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -128,6 +129,7 @@ def differentiable(
     kwargs: Mapping[str, Any],
 ) -> Tensor:
     """Check, bring A to values on a pattern, and apply the rule."""
+    A, B = widened(A), widened(B)
     plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify)
     plan.check()
     _check_problem(A, B, plan.is_damped)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from tsgu._autocast import widened
 from tsgu._core.methods._partial import unwrapped
 from tsgu._matrix import _checks
 from tsgu._matrix._pattern import Pattern, pattern_of
@@ -154,6 +155,7 @@ def differentiable(
     kwargs: Mapping[str, Any],
 ) -> Tensor:
     """Check, bring A to values on a pattern, and apply the rule. A bare callable A comes from a method alone."""
+    A, B = widened(A), widened(B)
     matrix_free = isinstance(solve, Method) and callable(A) and not isinstance(A, Tensor)
     if not matrix_free:
         check_system(A, B)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from tsgu._autocast import widened
 from tsgu._core.factors import _substitution
 from tsgu._core.factors._substitution import Array, Substitution, ZeroDiagonalError
 from tsgu._core.methods._options import default_rtol
@@ -98,6 +99,7 @@ def sparse_triangular_solve(
         return handle_torch_function(sparse_triangular_solve, (A, B), A, B, upper, unitriangular, transpose)
     for name, flag in (("upper", upper), ("unitriangular", unitriangular), ("transpose", transpose)):
         _checks.check_flag(name, flag)
+    A, B = widened(A), widened(B)
     check_system(A, B, batches=True)
     _checks.check_dtype("B", B)
     values, pattern, given = decompose(A)

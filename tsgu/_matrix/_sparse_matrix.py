@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
+from tsgu._autocast import widened
 from tsgu._core.pattern import _operands, _scipy, _symbolic
 from tsgu._core.report import _wording
 from tsgu._matrix import _arithmetic, _checks, _products
@@ -336,10 +337,11 @@ class SparseMatrix:
             return SparseMatrix(*_arithmetic.multiplied((self.values, self.pattern), (X.values, X.pattern)))
         if has_torch_function_unary(X):
             return handle_torch_function(SparseMatrix.__matmul__, (X,), self, X)
-        _checks.check_factor(self.shape, self.values, X)
-        if self.values.dim() == 2:
-            return torch.func.vmap(lambda values, x: product(values, x, self.pattern))(self.values, X)
-        return product(self.values, X, self.pattern)
+        values, X = widened(self.values), widened(X)
+        _checks.check_factor(self.shape, values, X)
+        if values.dim() == 2:
+            return torch.func.vmap(lambda values, x: product(values, x, self.pattern))(values, X)
+        return product(values, X, self.pattern)
 
     def __repr__(self) -> str:
         return f"SparseMatrix(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype}, device={self.device})"

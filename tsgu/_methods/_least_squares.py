@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsgu._autocast import uncast
 from tsgu._core.methods._least_squares import (
     DIVERGED,
     GAIN,
@@ -311,6 +312,7 @@ class _LeastSquaresSystem:
         x, r = self._minimise(self._operator, B, x0, transposed=False, compatible=compatible)
         return x * scale, r
 
+    @uncast
     def _minimise(
         self, operator: Rectangular, B: Tensor, x0: Tensor | None, transposed: bool, compatible: bool
     ) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ from torch._C import _functorch
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
+from tsgu._autocast import uncast
 from tsgu._matrix import _origin, _products
 from tsgu._matrix._pattern import Pattern, pattern_of
 
@@ -273,6 +274,7 @@ class _Assemble(Function):
         return grad_values, None, None, None, None
 
 
+@uncast
 def _apply(function: Any, *args: Any) -> Any:
     """``function.apply``, also for the tensors of ``autograd.grad(..., is_grads_batched=True)``.
 

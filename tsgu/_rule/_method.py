@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from tsgu._autocast import uncast, widened
 from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
 from tsgu._core.report import _wording
 from tsgu._matrix import _checks
@@ -44,11 +45,11 @@ class PreparedSolver:
         """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
         if x0 is not None and not self._starts:
             raise TypeError(_wording.no_start(self.name))
-        return self._prepared.solve(self._checked("B", B), x0)
+        return uncast(self._prepared.solve)(self._checked("B", B), x0)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
         """Y with A^T Y = G, for G of shape (n,) or (n, k), to ``rtol`` alone: ``atol`` is in the units of B."""
-        return self._prepared.solve_transpose(self._checked("G", G))
+        return uncast(self._prepared.solve_transpose)(self._checked("G", G))
 
     def within_the_rule(self, B: Tensor, transposed: bool, primal: bool) -> Tensor:
         """The same for the gradient rule, which also solves for what is not the user's B."""
@@ -57,7 +58,7 @@ class PreparedSolver:
         return self._prepared.solve(self._checked("B", B), None, primal)
 
     def _checked(self, name: str, B: Any) -> Tensor:
-        n = None if self._shape is None else self._shape[0]
+        B, n = widened(B), None if self._shape is None else self._shape[0]
         _checks.check_rhs(B, B.shape[0] if n is None and isinstance(B, Tensor) and B.dim() else n or 0, None, name)
         _checks.check_dtype(name, B)
         if (B.requires_grad and torch.is_grad_enabled()) or forward_ad.unpack_dual(B).tangent is not None:
@@ -135,12 +136,14 @@ class Method(Generic[P]):
         >>> b.grad
         tensor([0.5000, 0.1250], dtype=torch.float64)
         """
+        A = widened(A)
         A = SparseMatrix.from_tensor(A.detach()) if isinstance(A, Tensor) else A
         if isinstance(A, SparseMatrix):
             _checks.check_preparable(A, self.rectangular)
         ready = self.ready(A, **kwargs)
         return ready if self.rectangular else PreparedSolver(self.name, A, ready, "x0" in self._keywords)
 
+    @uncast
     def ready(self, A: Any, **kwargs: Any) -> Prepared:
         """The same for a SparseMatrix or a callable, without checks of what is solved."""
         return self._prepare(A, self.arguments(kwargs))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 
+from tsgu._autocast import widened
 from tsgu._core.report import _wording
 from tsgu._matrix import _checks
 
@@ -49,7 +50,8 @@ class Preconditioner(ABC):
         if not isinstance(v, Tensor) or v.dim() not in (1, 2) or v.shape[0] != self.shape[0]:
             got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
             raise ValueError(f"v must be a tensor of shape ({self.shape[0]},) or ({self.shape[0]}, k); got {got}.")
-        with torch.no_grad():
+        v = widened(v)
+        with torch._C._DisableAutocast(), torch.no_grad():
             return self.to(torch.promote_types(self.dtype, v.dtype)).apply(v.detach().resolve_conj())
 
     @abstractmethod
@@ -86,11 +88,12 @@ class Preconditioner(ABC):
 
 
 def undifferentiated(build: Callable[P, M]) -> Callable[P, M]:
-    """Make a function build its preconditioner of plain tensors, whatever transforms surround the call."""
+    """Make a function build its preconditioner of plain tensors, whatever transforms or autocast surround the call."""
 
     @functools.wraps(build)
     def plainly(*args: P.args, **kwargs: P.kwargs) -> M:
-        with torch._C._DisableFuncTorch(), torch.no_grad():
+        args = tuple(map(widened, args))  # type: ignore[assignment]
+        with torch._C._DisableFuncTorch(), torch._C._DisableAutocast(), torch.no_grad():
             return build(*args, **kwargs)
 
     return plainly
