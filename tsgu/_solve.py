@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from tsgu._autocast import widened
 from tsgu._core.methods._partial import unwrapped
 from tsgu._matrix import _checks
+from tsgu._matrix._autocast import widened
 from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._minres import minres

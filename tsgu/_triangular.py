@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from tsgu._autocast import widened
 from tsgu._core.factors import _substitution
 from tsgu._core.factors._substitution import Array, Substitution, ZeroDiagonalError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._triangle import Triangle
 from tsgu._core.report import _log, _status, _wording
 from tsgu._matrix import _checks, _products
+from tsgu._matrix._autocast import widened
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule import _implicit

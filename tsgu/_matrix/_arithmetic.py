@@ -17,8 +17,10 @@ Parts = tuple[Tensor, Pattern]
 
 
 class _Sum(NamedTuple):
-    """See :class:`tsgu._core.pattern._arithmetic.Sum`; no pattern where it is one of the operands', that of the first if it is
-    ``left`` that is None."""
+    """The tensors of a :class:`tsgu._core.pattern._arithmetic.Sum`.
+
+    No pattern where the sum stands on the pattern of an operand: that of A if ``left`` is None, else that of B.
+    """
 
     pattern: Pattern | None
     left: Tensor | None

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
-from tsgu._autocast import widened
 from tsgu._core.pattern import _operands, _scipy, _symbolic
 from tsgu._core.report import _wording
 from tsgu._matrix import _arithmetic, _checks, _products
+from tsgu._matrix._autocast import widened
 from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._rule._implicit import assemble, extract, product
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsgu._autocast import uncast
 from tsgu._core.methods._least_squares import (
     DIVERGED,
     GAIN,
@@ -28,6 +27,7 @@ from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol, stagnati
 from tsgu._core.report import _log, _status, _wording
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ColumnInfo
+from tsgu._matrix._autocast import uncast
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._columns import Arithmetic, arithmetic
 from tsgu._methods._loop import _enter, _group_width, _leave, _norms, _powers_of_two, _steps_between_reads

@@ -28,8 +28,8 @@ from torch._C import _functorch
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
-from tsgu._autocast import uncast
 from tsgu._matrix import _origin, _products
+from tsgu._matrix._autocast import uncast
 from tsgu._matrix._pattern import Pattern, pattern_of
 
 Grads = tuple[Any, ...]

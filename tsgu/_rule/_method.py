@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from tsgu._autocast import uncast, widened
 from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
 from tsgu._core.report import _wording
 from tsgu._matrix import _checks
+from tsgu._matrix._autocast import uncast, widened
 from tsgu._matrix._sparse_matrix import SparseMatrix
 
 P = ParamSpec("P")

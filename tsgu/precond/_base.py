@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 
-from tsgu._autocast import widened
 from tsgu._core.report import _wording
 from tsgu._matrix import _checks
+from tsgu._matrix._autocast import widened
 
 P = ParamSpec("P")
 M = TypeVar("M")

@@ -20,9 +20,12 @@ Parts = tuple[Array, Pattern]
 
 
 class _Sum(NamedTuple):
-    """See :class:`tsgu._core.pattern._arithmetic.Sum`. No pattern where it is one of the operands', that of the first if it is
-    ``left`` that is None. Here ``left`` and ``right`` say what stands at each place of the sum, past the end for
-    nothing: a gather, which is quicker than a scatter."""
+    """The arrays of a :class:`tsgu._core.pattern._arithmetic.Sum`.
+
+    No pattern where the sum stands on the pattern of an operand: that of A if ``left`` is None, else that of B. Here
+    ``left`` and ``right`` say which entry stands at each place of the sum, past the end for none: a gather, which is
+    quicker than a scatter.
+    """
 
     pattern: Pattern | None
     left: Any
