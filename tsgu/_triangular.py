@@ -11,7 +11,7 @@ from tsgu._core.factors import _substitution
 from tsgu._core.factors._substitution import Array, Substitution, ZeroDiagonalError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._triangle import Triangle
-from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._autocast import widened
 from tsgu._matrix._pattern import Pattern
@@ -123,6 +123,7 @@ class TriangularSystem:
 
     def __init__(self, pattern: Pattern, upper: bool, unit: bool, members: int | None) -> None:
         self.pattern: Pattern | None = pattern
+        self.place = _place.caller()
         self._triangle = Triangle(pattern.symbolic, upper, unit, members or 1)
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:

@@ -197,11 +197,12 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
         # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
         # function for which these are constants.
     rule = _compiled_rule if own and not system.captures else _rule
-    return rule(system, values, B, x0)
+    return rule(system, values, B, x0, _report.here())
 
 
-def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
-    return _over_batch(system.differentiated, values, x0)(values, B, x0)
+def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None, place: Any) -> Any:
+    with _report.called_from(place):
+        return _over_batch(system.differentiated, values, x0)(values, B, x0)
 
 
 def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:

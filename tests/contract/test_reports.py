@@ -101,8 +101,9 @@ def test_columns_keep_their_own_status_and_count(package):
     system = BY_NAME["poisson"]
     eigenvector = np.linalg.eigh(system.dense)[1][:, 0]
     b = np.stack([eigenvector, right_hand_side(system, None), np.zeros(system.n)], axis=1)
-    with package.record() as log, pytest.warns(package.ConvergenceWarning, match="column 1 of 3"):
+    with package.record() as log, pytest.warns(package.ConvergenceWarning, match="iteration limit") as heard:
         package.Problem(system, b).solve(package.method("linear_cg"), rtol=RTOL, maxiter=3)
+    assert heard[0].message.info is log[0]
     assert [column.status for column in log[0].columns] == ["converged", "iteration limit", "converged"]
     assert [column.iterations for column in log[0].columns] == [1, 3, 0]
     assert log[0].status == "iteration limit"
@@ -169,7 +170,7 @@ def test_a_solution_that_overflows_is_reported(package, method):
     """Infinity with the status of a solution: the residual is judged before the scale of B comes back."""
     system = dataclasses.replace(BY_NAME["one unknown"], values=np.array([1e-3], np.float32))
     b = np.array([[3e38, 1.0]], np.float32)
-    with package.record() as log, pytest.warns(package.ConvergenceWarning, match="overflow; column 0 of 2"):
+    with package.record() as log, pytest.warns(package.ConvergenceWarning, match="overflow"):
         x = package.Problem(system, b).solve(package.method(method))
     assert [column.status for column in log[0].columns] == ["overflow", "converged"]
     assert np.isinf(x[0, 0])

@@ -1,6 +1,7 @@
 """The log, its table and its plot, and the words of the warning."""
 
 import dataclasses
+import pickle
 import subprocess
 import sys
 import threading
@@ -34,18 +35,38 @@ def test_a_summary_is_as_bad_as_its_worst_column():
     assert info(ColumnInfo("not verified", None, None)).residual is None
 
 
-def test_the_warning_names_solve_column_residual_target_and_remedy():
-    """A warning that leaves the user guessing."""
+def test_the_warning_names_solve_residual_target_and_remedy():
+    """A warning that leaves the user guessing, or whose figures make each one a new one to Python."""
     text = _status.describe(info(GOOD, POOR, WORSE, transposed=True), 1e-8)
     assert text == (
-        "minres on the adjoint system (A^T): stagnation; column 2 of 3, and 1 more, relative residual 5.0e-01, target "
-        "1.0e-08, 5 steps. The residual stopped falling. Give a preconditioner M, try another method, or use direct. "
+        "minres on the adjoint system (A^T): stagnation; relative residual about 1e-1, target 1.0e-08. The residual "
+        "stopped falling. Give a preconditioner M, try another method, or use direct. "
         'See "When it does not converge: stagnation" in the documentation.'
-    ).replace("more, relative", "more; relative")
+    )
+    assert text == _status.describe(info(WORSE, dataclasses.replace(POOR, iterations=9), transposed=True), 1e-8)
     assert _status.describe(info(POOR), None, "Do this.").endswith(
-        "iteration limit; relative residual 2.0e-03, 7 steps. Do this. "
+        "iteration limit; relative residual about 1e-3. Do this. "
         'See "When it does not converge: iteration limit" in the documentation.'
     )
+    for residual, says in ((0.0, "0"), (1e-4, "about 1e-4"), (9.9e-4, "about 1e-4"), (float("inf"), "not finite")):
+        column = dataclasses.replace(POOR, residual=residual)
+        assert f"; relative residual {says}, target" in _status.describe(info(column), 1e-8)
+    assert "iteration limit; member 2 of 4, relative residual" in _status.describe(
+        info(POOR), 1e-8, "", "member 2 of 4"
+    )
+    unmeasured = dataclasses.replace(POOR, residual=None)
+    assert "iteration limit. Raise" in _status.describe(info(unmeasured), None)
+
+
+def test_the_exact_figures_travel_with_the_warning():
+    """What the text leaves out is lost; or it is lost on the way from another process."""
+    solved = info(GOOD, POOR, transposed=True)
+    with pytest.warns(_status.ConvergenceWarning) as heard:
+        _log.report(solved, 1e-8)
+    assert heard[0].message.info is solved
+    copied = pickle.loads(pickle.dumps(heard[0].message))
+    assert str(copied) == str(heard[0].message)
+    assert (copied.info.residual, copied.info.iterations, copied.info.transposed) == (2e-3, 7, True)
 
 
 def test_only_what_is_not_sound_is_warned_of_and_all_is_logged():
@@ -143,6 +164,34 @@ def test_the_plot_shows_each_history_with_its_axes_labelled():
     ]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), GOOD.history)
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
+    matplotlib.pyplot.close(ax.figure)
+
+
+@pytest.mark.parametrize("kinds", [1, 7, 40])
+def test_the_legend_of_many_solves_leaves_the_curves_free(kinds):
+    """A line of the legend for each of sixty solves, which covers the picture."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    log = _log.Log([info(POOR, method=f"m{i % kinds}", transposed=i % 2 == 1) for i in range(80)])
+    ax = log.plot()
+    ax.figure.canvas.draw()
+    legend = ax.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(ax.lines) == 80
+    assert len(names) <= 8
+    assert (
+        names[0]
+        == f"m0, forward, iteration limit, {[i % kinds == 0 and i % 2 == 0 for i in range(80)].count(True)} solves"
+    )
+    told = sum(int(name.split()[-2]) for name in names)
+    assert legend.get_title().get_text() == ("" if told == 80 else f"and {80 - told} more solves")
+    box, axes = legend.get_window_extent(), ax.get_window_extent()
+    assert box.y0 >= axes.y1 - 1
+    assert box.y1 <= ax.figure.bbox.y1
+    assert box.x1 <= ax.figure.bbox.x1
+    colours = {line.get_label(): line.get_color() for line in ax.lines}
+    assert all(line.get_color() == colours[line.get_label()] for line in ax.lines)
     matplotlib.pyplot.close(ax.figure)
 
 

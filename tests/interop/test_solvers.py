@@ -216,6 +216,22 @@ def test_what_a_torch_solver_raises_or_misses_is_heard(x64):
     assert "torch_solver(<lambda>) on the forward system: residual above verify" in str(heard[0].message)
 
 
+def test_a_torch_method_in_a_compiled_program_warns_at_the_line_of_the_user(x64):
+    """A line of JAX's runtime, in whose thread the method runs."""
+    system = BY_NAME["poisson"]
+    A = BCOO.fromdense(jnp.asarray(system.dense))
+
+    @jax.jit
+    def solution(b):
+        return tsgu_jax.solve(A, b, torch_solver(tsgu.linear_cg), maxiter=2)
+
+    with pytest.warns(tsgu.ConvergenceWarning) as heard:
+        jax.block_until_ready(solution(jnp.asarray(right_hand_side(system, None))))
+        jax.effects_barrier()
+    assert [w.filename for w in heard] == [__file__] * len(heard)
+    assert any("linear_cg on the forward system: iteration limit" in str(w.message) for w in heard)
+
+
 def test_least_squares_cross_the_frameworks_too(x64):
     """A solution of the length of the right-hand side."""
     rng = np.random.default_rng(0)

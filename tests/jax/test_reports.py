@@ -27,7 +27,7 @@ def test_a_capped_solve_warns(wrap):
 def test_a_sound_solve_does_not_call_the_host(monkeypatch, mapped):
     """A callback at each solve, which would slow every training loop; under vmap one for each member."""
     heard = []
-    monkeypatch.setattr("tsgu_jax._program._report._hear", lambda label, outcome: heard.append(label))
+    monkeypatch.setattr("tsgu_jax._program._report._hear", lambda label, outcome, place: heard.append(label))
     jax.clear_caches()  # of programs that call the host by its own name
     c = case("linear_cg")
     for maxiter, count in ((None, 0), (2, 3 if mapped else 1)):
@@ -122,8 +122,10 @@ def test_a_column_that_is_not_finite_is_nan_alone_and_reported(name):
     c = case(name, columns=3)
     c = c._replace(b=jnp.asarray(c.b))
     A = c.matrix(jnp.asarray(c.values(c.parameters)))
-    with pytest.warns(tsgu_jax.ConvergenceWarning, match="column 1 of 3"):
+    with pytest.warns(tsgu_jax.ConvergenceWarning, match="non-finite") as heard:
         x = waited(jax.jit(lambda b: tsgu_jax.solve(A, b, getattr(tsgu_jax, name))), c.b.at[2, 1].set(jnp.inf))
+    bad = [column.status == "non-finite" for column in heard[0].message.info.columns]
+    np.testing.assert_array_equal(bad, [False, True, False])
     np.testing.assert_array_equal(np.isnan(x).any(axis=0), [False, True, False])
     expected = np.linalg.solve(np.asarray(c.dense(c.values(c.parameters))), c.b)
     np.testing.assert_allclose(x[:, ::2], expected[:, ::2], rtol=1e-7)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cmath
 import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,7 @@ from torch import Tensor
 from torch._C import _functorch
 
 from tsgu._core.pattern import _indices, _operands
-from tsgu._core.report import _wording
-from tsgu._core.report._status import user_frame
+from tsgu._core.report import _place, _wording
 
 if TYPE_CHECKING:
     from tsgu._matrix._pattern import Pattern
@@ -71,7 +69,7 @@ def promote(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.dtype == b.dtype:
         return a, b
     common = torch.promote_types(a.dtype, b.dtype)
-    warnings.warn(_wording.dtypes_differ(a.dtype, b.dtype, common), UserWarning, stacklevel=user_frame())
+    _place.warn(UserWarning(_wording.dtypes_differ(a.dtype, b.dtype, common)))
     return a.to(common), b.to(common)
 
 

@@ -1,12 +1,11 @@
 """Notice where PyTorch loses a second derivative: in the backward of its own sparse constructors."""
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tsgu._core.report._status import user_frame
+from tsgu._core.report import _place
 
 _CONSTRUCTORS = ("SparseCooTensorWithDimsAndTensorsBackward", "SparseCompressedTensorBackward")
 
@@ -26,7 +25,7 @@ def warn_if_second_order_is_lost(node: Any, grad: Tensor) -> None:
         return
     constructor = _constructor_above(node)
     if constructor is not None:
-        warnings.warn(_LOST.format(constructor=constructor), UserWarning, stacklevel=user_frame())
+        _place.warn(UserWarning(_LOST.format(constructor=constructor)))
 
 
 def _is_differentiated_again(grad: Tensor) -> bool:

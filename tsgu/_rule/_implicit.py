@@ -28,6 +28,7 @@ from torch._C import _functorch
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function, forward_ad
 
+from tsgu._core.report._place import Place, called_from
 from tsgu._matrix import _origin, _products
 from tsgu._matrix._autocast import uncast
 from tsgu._matrix._pattern import Pattern, pattern_of
@@ -42,6 +43,7 @@ class System(Protocol):
     """
 
     pattern: Pattern | None
+    place: Place
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         """Solve A x = b, or A^T x = b. ``primal`` marks the user's own solve, whose inputs are checked."""
@@ -93,7 +95,8 @@ class _Solve(Function):
     ) -> Tensor:
         if b.numel() == 0:
             return torch.zeros_like(b)
-        return system.solve(None if values is None else _plain(values), _plain(b), x0, transposed, primal)
+        with called_from(system.place):
+            return system.solve(None if values is None else _plain(values), _plain(b), x0, transposed, primal)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from tsgu._core.report._place import Place, called_from
 from tsgu._rule import _implicit as rule
 from tsgu._rule._implicit import Grads, sampled
 
@@ -38,6 +39,7 @@ class System(Protocol):
     """What the rule must know of a least-squares problem. An opaque object to functorch, as that of a linear system."""
 
     pattern: Pattern
+    place: Place
 
     def solve(self, values: Tensor, b: Tensor | None, c: Tensor | None, x0: Tensor | None, primal: bool) -> Pair:
         """r and x with K [r; x] = [b; c], None standing for zero. ``primal`` marks the user's own problem."""
@@ -66,7 +68,8 @@ class _LeastSquares(Function):
             r = given.new_zeros(m, *given.shape[1:]) if b is None else rule._plain(b).clone()
             return r, given.new_zeros(n, *given.shape[1:])
         b, c = (None if t is None else rule._plain(t) for t in (b, c))
-        return system.solve(rule._plain(values), b, c, x0, primal)
+        with called_from(system.place):
+            return system.solve(rule._plain(values), b, c, x0, primal)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Pair) -> None:

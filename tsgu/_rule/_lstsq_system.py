@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tsgu._core.methods._options import default_rtol
-from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -67,8 +67,15 @@ class LeastSquaresPlan:
 class LeastSquaresSystem:
     """A least-squares problem as the gradient rule sees it; see :class:`tsgu._rule._implicit_lstsq.System`."""
 
-    def __init__(self, plan: LeastSquaresPlan, pattern: Pattern, given: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        plan: LeastSquaresPlan,
+        pattern: Pattern,
+        given: Tensor | None = None,
+        place: _place.Place | None = None,
+    ) -> None:
         self.pattern = pattern
+        self.place = place or _place.caller()
         self._plan = plan
         self._given = given
         self._ready: tuple[Any, _Solves] | None = None
@@ -97,7 +104,7 @@ class LeastSquaresSystem:
 
     def member(self, index: int) -> "LeastSquaresSystem":
         if index not in self._members:
-            self._members[index] = LeastSquaresSystem(self._plan, self.pattern)
+            self._members[index] = LeastSquaresSystem(self._plan, self.pattern, place=self.place)
         return self._members[index]
 
     def _prepare(self, values: Tensor) -> "_Solves":

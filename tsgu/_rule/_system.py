@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -87,10 +87,15 @@ class LinearSystem:
         Where the values stand; None for a matrix that is only a callable.
     given : Tensor, callable or None
         The matrix in the user's own layout, detached; None for a SparseMatrix.
+    place : Place, optional
+        Where the user asked for the solve, which its adjoint is reported at too; by default the caller's line.
     """
 
-    def __init__(self, plan: Plan, pattern: Pattern | None, given: Any = None) -> None:
+    def __init__(
+        self, plan: Plan, pattern: Pattern | None, given: Any = None, place: _place.Place | None = None
+    ) -> None:
         self.pattern = pattern
+        self.place = place or _place.caller()
         self._plan = plan
         self._given = given
         self._ready: tuple[Any, _Solves] | None = None
@@ -108,7 +113,7 @@ class LinearSystem:
 
     def member(self, index: int) -> "LinearSystem":
         if index not in self._members:
-            self._members[index] = LinearSystem(self._plan, self.pattern)
+            self._members[index] = LinearSystem(self._plan, self.pattern, place=self.place)
         return self._members[index]
 
     def _prepare(self, values: Tensor | None) -> "_Solves":

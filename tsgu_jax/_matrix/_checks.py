@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import jax
@@ -14,8 +13,7 @@ from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
 from tsgu._core._dtypes import DTYPES
 from tsgu._core.pattern import _indices, _operands
-from tsgu._core.report import _wording
-from tsgu._core.report._status import user_frame
+from tsgu._core.report import _place, _wording
 
 
 def is_traced(*trees: Any) -> bool:
@@ -87,7 +85,7 @@ def promote(a: Array, b: Array) -> tuple[Array, Array]:
     if a.dtype == b.dtype:
         return a, b
     common = jnp.promote_types(a.dtype, b.dtype)
-    warnings.warn(_wording.dtypes_differ(a.dtype, b.dtype, common), UserWarning, stacklevel=user_frame())
+    _place.warn(UserWarning(_wording.dtypes_differ(a.dtype, b.dtype, common)))
     return a.astype(common), b.astype(common)
 
 

@@ -1,5 +1,8 @@
 """What became of a solve, carried out of a compiled program: the arrays, and how the host hears of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +13,7 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import register_dataclass
 
-from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ADVICE, SOUND, ColumnInfo
 from tsgu_jax._matrix._checks import is_traced
@@ -57,14 +60,35 @@ class Label:
     keep: bool
 
 
+_places = _place.Places()
+_number: ContextVar[Any] = ContextVar("number", default=None)
+
+
+def here() -> np.int32:
+    """The line that asked for a solve, as a number, which a compiled program can be given."""
+    return np.int32(_places.number(_place.caller()))
+
+
+@contextmanager
+def called_from(number: Any) -> Iterator[None]:
+    """Let what is traced inside the block report at this place; the number may be traced."""
+    token = _number.set(number)
+    try:
+        yield
+    finally:
+        _number.reset(token)
+
+
 def emit(label: Label, outcome: Outcome) -> None:
     """Report from inside a traced solve; where all is sound and nobody records, the host is not called."""
+    number = _number.get()
+    number = here() if number is None else number
     tell = partial(jax.debug.callback, partial(_hear, label))
     if label.keep:
-        tell(outcome)
+        tell(outcome, number)
         return
     sound = jnp.all(jnp.asarray(_SOUND)[outcome.code])
-    lax.cond(in_all(sound), lambda _: None, lambda given: tell(given), outcome)
+    lax.cond(in_all(sound), lambda *_: None, lambda *given: tell(*given), outcome, number)
 
 
 def say(method: str, transposed: bool, outcome: Outcome) -> None:
@@ -76,17 +100,17 @@ def say(method: str, transposed: bool, outcome: Outcome) -> None:
         tell(label, outcome, None)
 
 
-def _hear(label: Label, outcome: Outcome) -> None:
+def _hear(label: Label, outcome: Outcome, number: Any) -> None:
     """On the host, once for each member of a batch, of which one is not sound, or all are recorded."""
     code = np.asarray(outcome.code)
     if code.size and not code.any():  # a solve that was not asked for, but is run for the other members of a batch
         return
     if label.keep or not _SOUND[code].all():
-        tell(label, outcome, None)
+        tell(label, outcome, None, _places[int(np.asarray(number))])
 
 
-def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
-    """Log and warn, given concrete arrays."""
+def tell(label: Label, outcome: Outcome, seconds: float | None, place: _place.Place | None = None) -> None:
+    """Log and warn, given concrete arrays; at the caller's line, if no other place is given."""
     code = np.atleast_1d(np.asarray(outcome.code))
     steps, residual = _per_column(outcome.steps, code.size), _per_column(outcome.residual, code.size)
     histories: list[Any] = [None] * code.size
@@ -104,7 +128,7 @@ def tell(label: Label, outcome: Outcome, seconds: float | None) -> None:
         advice = _wording.not_hermitian(label.method)
     elif outcome.fault == LOSES_CONSTANTS:
         advice = _wording.constants_are_lost()
-    _log.report(info, None if outcome.target is None else float(outcome.target), advice)
+    _log.report(info, None if outcome.target is None else float(outcome.target), advice, place)
 
 
 def _per_column(values: Any, size: int) -> list[Any]:

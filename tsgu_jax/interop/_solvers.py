@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tsgu
 import tsgu_jax
-from tsgu._core.report import _wording
+from tsgu._core.report import _place, _wording
 from tsgu._core.report._log import recording
 from tsgu._rule import _method as torch_method
 from tsgu_jax._matrix import _checks
@@ -166,13 +166,14 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
         result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
         leaves, structure = jax.tree.flatten((_entries(A), B, {k: _entries(v) for k, v in kwargs.items()}))
         places = [place for place, leaf in enumerate(leaves) if _checks.is_array(leaf)]
+        line = _place.caller()
 
         def on_host(*arrays: Any) -> np.ndarray[Any, Any]:
             filled = list(leaves)
             for place, array in zip(places, arrays, strict=True):
                 filled[place] = np.array(array)
             given, b, arguments = jax.tree.map(_filled, jax.tree.unflatten(structure, filled), is_leaf=_is_stored)
-            with torch.no_grad():
+            with torch.no_grad(), _place.called_from(line):
                 x = f(given, b, **arguments)
             x = x[0] if isinstance(x, tuple) and x else x
             if not isinstance(x, Tensor):

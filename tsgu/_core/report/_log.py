@@ -1,7 +1,6 @@
 """Who hears of a solve: logs that are open, and a warning if something is wrong."""
 
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,8 +8,13 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from tsgu._core.report import _place
+from tsgu._core.report._place import Place
 from tsgu._core.report._progress import Line
-from tsgu._core.report._status import SOUND, ConvergenceWarning, SolveInfo, describe, user_frame
+from tsgu._core.report._status import SOUND, ConvergenceWarning, SolveInfo, describe
+
+_LEGEND = 8
+"""Lines that a legend may have beside the curves."""
 
 
 class Report(NamedTuple):
@@ -71,6 +75,9 @@ class Log(Sequence[SolveInfo]):
     def plot(self, ax: Any = None) -> Any:
         """Draw the residual history of each solve.
 
+        The legend has a line for each of a few solves. Of many, those of the same method, system and status share a
+        colour and a line, which says how many they are.
+
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
@@ -85,23 +92,38 @@ class Log(Sequence[SolveInfo]):
         ImportError
             If matplotlib is not installed.
         """
-        if ax is None:
+        own = ax is None
+        if own:
             try:
                 from matplotlib import pyplot
             except ImportError as error:
                 raise ImportError('log.plot() needs matplotlib: pip install "tsgu[plot]"') from error
             ax = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
-        for number, info in enumerate(self._infos):
-            if info.history is not None and info.history.size:
-                system = "adjoint" if info.transposed else "forward"
-                steps = np.arange(1, info.history.size + 1)
-                line = ax.plot(steps, info.history, label=f"{number}: {info.method}, {system}, {info.status}")[0]
-                if info.history.size == 1:
-                    line.set_marker("o")
+        curves = [
+            (number, info, info.history)
+            for number, info in enumerate(self._infos)
+            if info.history is not None and info.history.size
+        ]
+        few = len(curves) <= _LEGEND
+        groups: dict[str, list[Any]] = {}
+        for number, info, history in curves:
+            kind = f"{info.method}, {'adjoint' if info.transposed else 'forward'}, {info.status}"
+            name = f"{number}: {kind}" if few else kind
+            group = groups.setdefault(name, [])
+            style = {"color": group[0].get_color()} if group else {}
+            style |= {"label": name, "marker": "o" if history.size == 1 else "", "alpha": 1.0 if few else 0.5}
+            group += ax.plot(np.arange(1, history.size + 1), history, **style)
         ax.set_xlabel("step")
         ax.set_ylabel("relative residual")
-        if ax.lines:
-            ax.legend()
+        if groups:
+            shown = list(groups.items())[:_LEGEND]
+            names = [name if len(group) == 1 else f"{name}, {len(group)} solves" for name, group in shown]
+            rest = len(curves) - sum(len(group) for _, group in shown)
+            title = f"and {rest} more solves" if rest else None
+            above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False} if own else {}
+            if own:
+                ax.figure.set_figheight(3.8 + 0.2 * len(shown))
+            ax.legend([group[0] for _, group in shown], names, title=title, fontsize="small", **above)
         if any(np.any(line.get_ydata() > 0) for line in ax.lines):  # a residual may vanish in the first step
             ax.set_yscale("log")
         return ax
@@ -186,15 +208,15 @@ def set_aside() -> Iterator[list[Report]]:
         _aside.reset(token)
 
 
-def report(info: SolveInfo, target: float | None, advice: str = "") -> None:
-    """Hand the outcome of a solve to the logs, and warn if it is not sound."""
+def report(info: SolveInfo, target: float | None, advice: str = "", place: Place | None = None) -> None:
+    """Hand the outcome of a solve to the logs, and warn if it is not sound: see :func:`tsgu._core.report._place.warn`."""
     aside = _aside.get()
     if aside is not None:
         aside.append(Report(info, target, advice))
         return
     enter(info)
     if info.status not in SOUND:
-        warnings.warn(describe(info, target, advice), ConvergenceWarning, stacklevel=user_frame())
+        _place.warn(ConvergenceWarning(describe(info, target, advice), info), place)
 
 
 def enter(info: SolveInfo) -> None:
