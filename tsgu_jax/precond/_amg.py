@@ -171,7 +171,8 @@ def amg(
     ImportError
         If PyAMG is not installed.
     ValueError
-        As :func:`jacobi`; if an argument is out of range, or the coarsest level has more than 4000 unknowns.
+        As :func:`jacobi`; if an argument is out of range, or the coarsest level has more than 4000 unknowns; if
+        interpolation divides by zero, as it may for an indefinite A.
     TypeError
         As :func:`jacobi`; if A is traced; for an argument that the kind does not have, or a complex matrix for a kind
         that is real.

@@ -47,6 +47,9 @@ _MAX_COARSE = 200
 _LARGEST = 4000
 """Unknowns of the coarsest level whose dense inverse is still worth its memory, 128 MB."""
 
+_LARGEST_WEIGHT = 1e8
+"""Interpolation weight that leaves half the digits. Of a sound A they are about 1."""
+
 _LANCZOS = 12
 _SAFETY = 1.05
 """Steps of the estimate of the largest eigenvalue, which is from below, and the factor on it."""
@@ -119,16 +122,18 @@ def build(values: Array, pattern: Symbolic, kind: str, block: int, arguments: Ma
     options: dict[str, Any] = {"max_coarse": _MAX_COARSE, **arguments}
     if "symmetry" in accepted:
         options.setdefault("symmetry", symmetry)
-    given = sp.csr_matrix(A) if block == 1 else sp.csr_matrix(A).tobsr((block, block))
+    unit = _unit(A)  # PyAMG compares entries with products of two, and prints a line for each that looks too small
+    given = sp.csr_matrix(A / unit) if block == 1 else sp.csr_matrix(A / unit).tobsr((block, block))
     with _reproducible():
         found = function(given, presmoother=None, postsmoother=None, **options).levels
-    last = found[-1].A
+    _check_weights(kind, found)
+    last = found[-1].A * unit
     if last.shape[0] > _LARGEST:
         raise ValueError(
             f"A must coarsen to at most {_LARGEST} unknowns for amg; {kind} halts at {last.shape[0]} of {n} after "
             f"{len(found)} levels. Raise max_levels, change strength, or choose another kind."
         )
-    matrices = [_tidy(sp.csr_array(level.A)) for level in found]
+    matrices = [_tidy(sp.csr_array(level.A) * unit) for level in found]
     transfers = [(_tidy(sp.csr_array(level.P)), _tidy(sp.csr_array(level.R))) for level in found[:-1]]
     paired = [_equal(R, P.T.tocsr()) for P, R in transfers]
     real = A.dtype.kind != "c"
@@ -142,6 +147,23 @@ def build(values: Array, pattern: Symbolic, kind: str, block: int, arguments: Ma
     coarse = np.linalg.pinv(last.toarray(), rcond=size * float(np.finfo(np.float64).eps), hermitian=hermitian)
     complexity = sum(matrix.nnz for matrix in matrices) / max(1, matrices[0].nnz)
     return Hierarchy(kind, tuple(levels), coarse, complexity, hermitian)
+
+
+def _unit(A: sp.csr_array) -> float:
+    """The power of two above the largest entry: what A is divided by is undone without rounding."""
+    largest = float(abs(A).max()) if A.nnz else 1.0
+    return float(np.ldexp(1.0, int(np.frexp(largest)[1])))
+
+
+def _check_weights(kind: str, found: list[Any]) -> None:
+    """Refuse levels that come of a division by zero, or by what cancellation left of a sum."""
+    for number, level in enumerate(found[:-1]):
+        largest = float(np.max(np.abs(level.P.data), initial=0))
+        if not largest <= _LARGEST_WEIGHT:  # true for NaN
+            raise ValueError(
+                f"A must have interpolation weights of moderate size for amg; those of {kind} reach {largest:.0e} on "
+                f"level {number}, by a division by zero, as where A is indefinite. Choose another kind, or ilu."
+            )
 
 
 def check_kind(kind: Any) -> None:
