@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu._core.factors import _substitution
-from tsgu._core.factors._substitution import Array, Substitution, ZeroDiagonalError
+from tsgu._core.factors._substitution import Array, DiagonalError, NotOneError, Substitution
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._triangle import Triangle
 from tsgu._core.report import _log, _place, _status, _wording
@@ -41,7 +41,8 @@ def sparse_triangular_solve(
     upper : bool
         Whether A is upper triangular, or lower. It says where A's entries are, whatever ``transpose`` is.
     unitriangular : bool
-        Whether the diagonal consists of ones, and none of it is stored.
+        Whether the diagonal consists of ones. It need not be stored; where it is, it is not a variable, and its
+        gradient is zero.
     transpose : bool
         Whether to solve with A^T, without conjugation for complex A too.
 
@@ -59,7 +60,8 @@ def sparse_triangular_solve(
     ValueError
         If A or B is not a tensor; if A is not square or B does not match it; if they lie on different devices; if A or
         B has entries that are not finite. If an entry is stored on the wrong side of the diagonal, zero or not; if a
-        diagonal entry is not stored, or with ``unitriangular`` is.
+        diagonal entry is not stored; with ``unitriangular``, if only part of the diagonal is, or something else there
+        than ones.
     TypeError
         If A is neither COO nor CSR, or B is not dense; if a dtype is not supported; if ``upper``, ``unitriangular`` or
         ``transpose`` is not a bool.
@@ -107,6 +109,8 @@ def sparse_triangular_solve(
     system = TriangularSystem(pattern, upper, unitriangular, members)
     values, B = _checks.promote(values, B)
     values = values.resolve_conj().contiguous()
+    if system.ones:  # constants, so that they have no gradient, stored or not
+        values = torch.where(pattern.row == pattern.col, values.detach(), values)
     if values.dim() == 2:
         batched = torch.func.vmap(lambda v, b: _implicit.solve(v, b, None, system, transpose))
         return batched(values, B)
@@ -125,6 +129,7 @@ class TriangularSystem:
         self.pattern: Pattern | None = pattern
         self.place = _place.caller()
         self._triangle = Triangle(pattern.symbolic, upper, unit, members or 1)
+        self.ones = self._triangle.ones
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         assert values is not None
@@ -134,9 +139,12 @@ class TriangularSystem:
         began = time.perf_counter()
         try:
             triangle = Substitution(self._triangle, _host(values), _kernel)
-        except ZeroDiagonalError as error:
+        except DiagonalError as error:
             place = self._triangle.place(error.row)
-            message = _wording.zero_on_diagonal(error.count, self._triangle.symbolic.shape[0], *place)
+            said = error.count, self._triangle.symbolic.shape[0], *place
+            if isinstance(error, NotOneError):
+                raise ValueError(_wording.not_one_on_diagonal(*said)) from error
+            message = _wording.zero_on_diagonal(*said)
             raise torch.linalg.LinAlgError(message) from error  # type: ignore[attr-defined]  # not in torch's __all__
         x, members = triangle.solve(_host(b), transposed)
         seconds = time.perf_counter() - began

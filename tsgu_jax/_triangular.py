@@ -53,7 +53,8 @@ def triangular_solve(
     upper : bool
         Whether A is upper triangular, or lower. It says where A's entries are, whatever ``transpose`` is.
     unitriangular : bool
-        Whether the diagonal consists of ones, and none of it is stored.
+        Whether the diagonal consists of ones. It need not be stored; where it is, it is not a variable, and its
+        gradient is zero.
     transpose : bool
         Whether to solve with A^T, without conjugation for complex A too.
 
@@ -68,8 +69,9 @@ def triangular_solve(
     ------
     ValueError
         If A is not sparse or B not an array; if A is not square or B does not match it. For concrete indices, if an
-        entry is stored on the wrong side of the diagonal, zero or not; if a diagonal entry is not stored, or with
-        ``unitriangular`` is. Outside of compiled functions, if A or B has entries that are not finite.
+        entry is stored on the wrong side of the diagonal, zero or not; if a diagonal entry is not stored; with
+        ``unitriangular``, if only part of the diagonal is. Outside of compiled functions, if A or B has entries that
+        are not finite, or with ``unitriangular`` something else than ones is stored on the diagonal.
     numpy.linalg.LinAlgError
         Outside of compiled functions, if an entry of the diagonal is zero.
     TypeError
@@ -80,7 +82,8 @@ def triangular_solve(
     -----
     ConvergenceWarning
         If A is singular to working precision, or the solution overflows. Inside compiled functions, if an entry of the
-        diagonal is zero, or among traced indices one is missing or on the wrong side: the solution is NaN then.
+        diagonal is zero, or with ``unitriangular`` not one, or among traced indices one is missing or on the wrong
+        side: the solution is NaN then.
     UserWarning
         If A and B have different dtypes.
 
@@ -130,11 +133,14 @@ def triangular_solve(
 def _check_diagonal(triangle: Triangle | None, values: Array) -> None:
     if triangle is None or triangle.unit or _checks.is_traced(values):
         return
-    zero = np.atleast_2d(np.asarray(values)[..., triangle.diagonal] == 0)
-    if zero.any():
-        member, row = (int(i[0]) for i in np.nonzero(zero))
-        place = triangle.place(row) if zero.shape[0] == 1 else (row, f" of member {member}")
-        raise np.linalg.LinAlgError(_wording.zero_on_diagonal(int(zero.sum()), zero.size, *place))
+    diagonal = np.atleast_2d(np.asarray(values)[..., triangle.diagonal])
+    wrong = diagonal != 1 if triangle.ones else diagonal == 0
+    if wrong.any():
+        member, row = (int(i[0]) for i in np.nonzero(wrong))
+        place = triangle.place(row) if wrong.shape[0] == 1 else (row, f" of member {member}")
+        if triangle.ones:
+            raise ValueError(_wording.not_one_on_diagonal(int(wrong.sum()), wrong.size, *place))
+        raise np.linalg.LinAlgError(_wording.zero_on_diagonal(int(wrong.sum()), wrong.size, *place))
 
 
 @partial(register_dataclass, data_fields=["rows"], meta_fields=["members", "transposed", "keep"])
@@ -155,8 +161,10 @@ class TriangularSystem:
 
     def product(self, values: Array | None, x: Array) -> Array:
         assert values is not None
+        if self.rows.ones:  # constants, stored or not
+            values = jnp.where(self.rows.row == self.rows.col, 0, values)
         y = _products.entrywise(values, x, self.rows.entries(self.transposed))
-        return x + y if self.rows.unit else y
+        return x + y if self.rows.ones else y
 
     def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> Array:
         return _implicit.solve(self, values, B, x0)
@@ -233,9 +241,11 @@ class Substitution:
         code = jnp.where(jnp.isfinite(solution).all(axis=0), code, CODE["overflow"])
         sound = self._sound(members).reshape(members, *[1] * (b.ndim - 2))
         code = jnp.where(sound, code, CODE["singular"])
-        if self._system.rows.misplaced is not None:
-            sound &= ~self._system.rows.misplaced
-            code = jnp.where(self._system.rows.misplaced, CODE["not triangular"], code)
+        misplaced = self._misplaced(members)
+        if misplaced is not None:
+            misplaced = misplaced.reshape(-1, *[1] * (b.ndim - 2))
+            sound &= ~misplaced
+            code = jnp.where(misplaced, CODE["not triangular"], code)
         code = jnp.where(finite, code, CODE["non-finite"])
         fine = sound & finite
         x = jnp.moveaxis(jnp.where(fine, solution, jnp.nan), 1, 0).reshape(B.shape)
@@ -266,6 +276,14 @@ class Substitution:
 
     def _product(self, matrix: Values, x: Array, transposed: bool) -> Array:
         return _substitution.product(matrix, x, transposed)
+
+    def _misplaced(self, members: int) -> Array | None:
+        """Whether each member, or any, has an entry where none should be, or no one; None where that is known."""
+        rows, misplaced = self._system.rows, self._system.rows.misplaced
+        if not rows.ones:
+            return misplaced
+        other = (self._matrix.diagonal.reshape(members, -1) != 1).any(axis=1)
+        return other if misplaced is None else other | misplaced
 
     def _sound(self, members: int) -> Array:
         """Whether the diagonal of each member has no zero."""

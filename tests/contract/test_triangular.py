@@ -210,8 +210,10 @@ def changed(place, value):
          "diagonal, the first at (0, 2)."),
         (changed((1, 1), NAN), {}, "A must store every entry of its diagonal; got none in 1 of 3 rows, the first row "
          "1. Store them, or pass unitriangular=True for a diagonal of ones."),
-        (LOWER, {"unitriangular": True}, "A must store no entry of its diagonal with unitriangular=True, which stands "
-         "for ones there; got one in 3 of 3 rows, the first row 0. Remove them, or pass unitriangular=False."),
+        (LOWER, {"unitriangular": True}, "A must have ones alone on its diagonal with unitriangular=True, where that "
+         "is stored; got something else in 2 of 3 rows, the first row 1. Pass unitriangular=False to solve with what"),
+        (changed((0, 0), NAN), {"unitriangular": True}, "A must store none of its diagonal with unitriangular=True, "
+         "which stands for ones there, or all of it; got 2 of 3 entries, the first in row 1. Remove or complete them"),
     ],
 )  # fmt: skip
 def test_a_matrix_that_is_not_the_triangle_is_a_value_error(package, dense, arguments, message):

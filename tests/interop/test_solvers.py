@@ -16,6 +16,7 @@ from tests.contract import jax_adapter, torch_adapter, truth
 from tests.contract.cases import RTOL, direction
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, right_hand_side
+from tests.jax.cases import waited
 from tsgu_jax.interop import jax_solver, torch_solver
 
 
@@ -226,8 +227,7 @@ def test_a_torch_method_in_a_compiled_program_warns_at_the_line_of_the_user(x64)
         return tsgu_jax.solve(A, b, torch_solver(tsgu.linear_cg), maxiter=2)
 
     with pytest.warns(tsgu.ConvergenceWarning) as heard:
-        jax.block_until_ready(solution(jnp.asarray(right_hand_side(system, None))))
-        jax.effects_barrier()
+        waited(solution, jnp.asarray(right_hand_side(system, None)))
     assert [w.filename for w in heard] == [__file__] * len(heard)
     assert any("linear_cg on the forward system: iteration limit" in str(w.message) for w in heard)
 

@@ -177,3 +177,25 @@ def test_the_rows_of_a_pattern_are_laid_out_once(monkeypatch):
     for factor in (1.0, 2.0):
         tsgu_jax.triangular_solve(BCOO((factor * A.data, A.indices), shape=A.shape), b, upper=False)
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("indices", ["traced", "concrete"])
+def test_ones_that_are_stored_are_looked_at_under_jit_too(indices):
+    """An entry that is not one, taken for one, or for itself, where it is traced."""
+    strict = lower(unit=True)
+    A = BCOO.fromdense(jnp.asarray(strict + np.eye(N)))
+    b = jnp.arange(1.0, N + 1)
+    off = jnp.asarray(A.indices[:, 0] != A.indices[:, 1])
+
+    def solution(data, indices, b):
+        return tsgu_jax.triangular_solve(BCOO((data, indices), shape=A.shape), b, upper=False, unitriangular=True)
+
+    compiled = jax.jit(solution if indices == "traced" else lambda data, _, b: solution(data, A.indices, b))
+    np.testing.assert_allclose(compiled(A.data, A.indices, b), np.linalg.solve(strict + np.eye(N), b), rtol=1e-12)
+    gradient = jax.grad(lambda data: (compiled(data, A.indices, b) ** 2).sum())(A.data)
+    dense = jax.grad(lambda T: (jnp.linalg.solve(T, b) ** 2).sum())(jnp.asarray(strict + np.eye(N)))
+    np.testing.assert_allclose(gradient, jnp.where(off, dense[tuple(A.indices.T)], 0), rtol=1e-9, atol=1e-12)
+    assert float(jnp.abs(dense.diagonal()).min()) > 0
+    wrong = jnp.where(off, A.data, 1 + 1e-12)
+    with pytest.warns(tsgu_jax.ConvergenceWarning, match="not triangular; .*holds something else"):
+        assert np.isnan(waited(compiled, wrong, A.indices, b)).all()

@@ -301,6 +301,9 @@ def test_import_paths_give_the_methods_in_any_order():
         "import tsgu",
         "assert linear_cg is same is tsgu.linear_cg and minres is tsgu.minres and bicgstab is tsgu.bicgstab",
         "assert LinearCGSettings is tsgu.LinearCGSettings",
+        "from tsgu.utils import BICGSTABSettings, LinearCGSettings as cg, MINRESSettings",
+        "assert cg is LinearCGSettings",
+        "assert (BICGSTABSettings, MINRESSettings) == (tsgu.BICGSTABSettings, tsgu.MINRESSettings)",
     )
     for order in (lines, (lines[1], lines[0], *lines[2:])):
         subprocess.run([sys.executable, "-c", "\n".join(order)], check=True)

@@ -37,7 +37,7 @@ _BYTES = 64
 @partial(
     register_dataclass,
     data_fields=["row", "col", "start", "stop", "diagonal", "order", "counts", "misplaced", "levels"],
-    meta_fields=["upper", "unit"],
+    meta_fields=["upper", "ones"],
 )
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -59,8 +59,10 @@ class Rows:
         Whether an entry stands where none should; None for concrete indices, which have been checked.
     levels : pair of Levels, or None
         The rows that can be solved at once, for A and for A^T; on the CPU they are taken one by one.
-    upper, unit : bool
+    upper : bool
         As for :class:`tsgu._core.pattern._triangle.Triangle`.
+    ones : bool
+        Whether the diagonal consists of ones, stored or not.
     """
 
     row: Any
@@ -73,7 +75,7 @@ class Rows:
     misplaced: Any
     levels: tuple[Levels, Levels] | None
     upper: bool
-    unit: bool
+    ones: bool
 
     @property
     def n(self) -> int:
@@ -116,19 +118,17 @@ def rows_of(pattern: Pattern, upper: bool, unit: bool, members: int) -> tuple[Tr
 
 def _concrete_rows(triangle: Triangle) -> Rows:
     s = triangle.symbolic
-    levels = None
+    levels, ones = None, triangle.unit or triangle.ones
     if jax.default_backend() != "cpu":
         levels = _levels.schedules(triangle)
     diagonal = None if triangle.unit else triangle.diagonal
-    rows = Rows(
-        s.row, s.col, triangle.start, triangle.stop, diagonal, None, None, None, levels, triangle.upper, triangle.unit
-    )
+    rows = Rows(s.row, s.col, triangle.start, triangle.stop, diagonal, None, None, None, levels, triangle.upper, ones)
     with jax.ensure_compile_time_eval():  # concrete inside jit too, where jnp.asarray would give a tracer
         lifted: Rows = jax.tree.map(jnp.asarray, rows)
     return lifted
 
 
-def _traced_rows(entries: Entries, upper: bool, unit: bool) -> Rows:
+def _traced_rows(entries: Entries, upper: bool, ones: bool) -> Rows:
     n = entries.shape[0]
     row, col = entries.row, entries.col
     row = jnp.where((row < n) & (col < n), row, n)
@@ -136,19 +136,21 @@ def _traced_rows(entries: Entries, upper: bool, unit: bool) -> Rows:
     there, across = (row, col) if order is None else (row[order], col[order])
     start, stop = (jnp.searchsorted(there, jnp.arange(n, dtype=row.dtype), side=side) for side in ("left", "right"))
     wrong = (col < row) if upper else (col > row)
-    misplaced = jnp.any((row < n) & (wrong | (col == row) if unit else wrong))
-    return Rows(row, col, start, stop, None, order, (there < n) & (there != across), misplaced, None, upper, unit)
+    misplaced = jnp.any((row < n) & wrong)
+    return Rows(row, col, start, stop, None, order, (there < n) & (there != across), misplaced, None, upper, ones)
 
 
 def ready(rows: Rows, values: Array) -> Values:
     """The values of a triangle laid out for the loops."""
-    if rows.unit:
-        diagonal = jnp.ones(rows.n, values.dtype)
-    elif rows.diagonal is not None:
+    if rows.diagonal is not None:
         diagonal = values[rows.diagonal]
+    elif rows.ones and rows.misplaced is None:  # checked: none of it is stored
+        diagonal = jnp.ones(rows.n, values.dtype)
     else:
-        on = jnp.where((rows.row < rows.n) & (rows.row == rows.col), values, 0)
-        diagonal = jnp.zeros(rows.n, values.dtype).at[rows.row].add(on, mode="drop")
+        place = jnp.where(rows.row == rows.col, rows.row, rows.n)
+        stored = jnp.zeros(rows.n, values.dtype).at[place].add(values, mode="drop")
+        missing = jnp.ones(rows.n, bool).at[place].set(False, mode="drop")
+        diagonal = jnp.where(missing, 1, stored) if rows.ones else stored
     col = rows.col
     if rows.order is not None:
         values, col = values[rows.order], col[rows.order]

@@ -17,12 +17,20 @@ Array = npt.NDArray[Any]
 Kernel = Callable[[sp.csr_array, Array, bool, bool], Array]
 
 
-class ZeroDiagonalError(ArithmeticError):
-    """A zero on the diagonal, the first in ``row``; ``count`` in all."""
+class DiagonalError(ArithmeticError):
+    """An entry that should not be on the diagonal, the first in ``row``; ``count`` in all."""
 
     def __init__(self, row: int, count: int) -> None:
         super().__init__(row, count)
         self.row, self.count = row, count
+
+
+class ZeroDiagonalError(DiagonalError):
+    """A zero."""
+
+
+class NotOneError(DiagonalError):
+    """Something else than the one that it is said to be."""
 
 
 def scipy_kernel(matrix: sp.csr_array, b: Array, upper: bool, transposed: bool) -> Array:
@@ -50,6 +58,8 @@ class Substitution:
     ------
     ZeroDiagonalError
         If an entry of the diagonal is zero.
+    NotOneError
+        If the diagonal is stored and should consist of ones, and does not.
     """
 
     def __init__(self, triangle: Triangle, values: Array, kernel: Kernel = scipy_kernel) -> None:
@@ -60,9 +70,10 @@ class Substitution:
             given, values = values, np.ones(col.size, values.dtype)
             values[place] = given
         else:
-            zero = np.flatnonzero(values[triangle.diagonal] == 0)
-            if zero.size:
-                raise ZeroDiagonalError(int(zero[0]), zero.size)
+            diagonal = values[triangle.diagonal]
+            wrong = np.flatnonzero(diagonal != 1 if triangle.ones else diagonal == 0)
+            if wrong.size:
+                raise (NotOneError if triangle.ones else ZeroDiagonalError)(int(wrong[0]), wrong.size)
         self._matrix = sp.csr_array((values, col, indptr), shape=triangle.symbolic.shape)
 
     @cached_property

@@ -12,9 +12,11 @@ Algorithms*, 2nd ed., section 17), which no solver can be asked to beat in the p
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from tsgu._core.report import _place
 
 ASYMMETRY = 100
 """Multiple of the rounding unit by which a matrix that counts as Hermitian may differ from its adjoint."""
@@ -66,6 +68,14 @@ class Settings(Protocol):
 
     def arguments(self) -> dict[str, Any]: ...
 
+    def without_meaning(self) -> list[str]: ...
+
+
+class AtMostN(NamedTuple):
+    """As ``maxiter``: so many steps, and no more than there are unknowns."""
+
+    limit: int | None
+
 
 def resolve_settings(name: str, arguments: Mapping[str, Any], accepted: type[Settings] | None) -> dict[str, Any]:
     """Replace ``settings=`` in the arguments by what it stands for."""
@@ -76,6 +86,8 @@ def resolve_settings(name: str, arguments: Mapping[str, Any], accepted: type[Set
     if accepted is None or not isinstance(settings, accepted):
         expected = "no settings object" if accepted is None else f"settings of type {accepted.__name__}"
         raise TypeError(f"settings: {name} accepts {expected}; got {type(settings).__name__}.")
+    for text in settings.without_meaning():
+        _place.warn(UserWarning(f"settings: {text}."))
     for key, value in settings.arguments().items():
         if key in arguments:
             raise TypeError(f"settings: {key} must be given once; got it both as {key}= and in {settings!r}.")
@@ -98,9 +110,15 @@ def resolve_options(arguments: Mapping[str, Any], n: int, eps: float) -> Options
     return Options(
         rtol=default_rtol(eps) if rtol is None else _tolerance("rtol", rtol),
         atol=0.0 if atol is None else _tolerance("atol", atol),
-        maxiter=10 * n if maxiter is None else _count("maxiter", maxiter, 0),
+        maxiter=_steps(maxiter, n),
         restart=min(30 if restart is None else _count("restart", restart, 1), max(n, 1)),
     )
+
+
+def _steps(maxiter: Any, n: int) -> int:
+    if isinstance(maxiter, AtMostN):
+        return min(n, _steps(maxiter.limit, n))
+    return 10 * n if maxiter is None else _count("maxiter", maxiter, 0)
 
 
 def _tolerance(name: str, value: Any) -> float:

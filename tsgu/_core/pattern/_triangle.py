@@ -21,18 +21,23 @@ class Triangle:
     upper : bool
         Whether entries stand on and above the diagonal, or on and below.
     unit : bool
-        Whether the diagonal is not stored and stands for ones.
+        Whether the diagonal stands for ones. It is not stored, or all of it: then ``ones`` is true of the triangle, and
+        ``unit``, which says that the diagonal is not among the values, is not.
     members : int
         Equal diagonal blocks, the members of a batch.
 
     Raises
     ------
     ValueError
-        If an entry is stored on the wrong side; if a diagonal entry is missing, or stored where it stands for one.
+        If an entry is stored on the wrong side; if a diagonal entry is missing, or if part of a diagonal is stored that
+        stands for ones.
     """
 
     def __init__(self, symbolic: Symbolic, upper: bool, unit: bool, members: int = 1) -> None:
-        self.symbolic, self.upper, self.unit = symbolic, upper, unit
+        self.symbolic, self.upper = symbolic, upper
+        stored = np.count_nonzero(symbolic.row == symbolic.col) if unit else 0
+        self.ones = bool(0 < stored == symbolic.shape[0])
+        self.unit = unit and not self.ones
         self.size = symbolic.shape[0] // max(members, 1)
         if not self._is_plainly_right():
             self._refuse()

@@ -21,8 +21,8 @@ ADVICE = {
     "non-finite": "The right-hand side of this column is not finite, so the solution is NaN there.",
     "singular": "A is singular: a pivot, or an entry on the diagonal of a triangle, is exactly zero.",
     "not triangular": (
-        "A is not the triangle that upper and unitriangular say: entries lie on the wrong side of its diagonal, or on "
-        "a diagonal of ones."
+        "A is not the triangle that upper and unitriangular say: entries lie on the wrong side of its diagonal, or a "
+        "diagonal that should consist of ones holds something else."
     ),
     "overflow": "The solution exceeds the largest number of its dtype. Scale the system, or solve in double precision.",
     "inaccurate": "Too many digits were lost on the way. Scale rows and columns of A, or solve in double precision.",
@@ -58,9 +58,9 @@ SOUND = frozenset(SEVERITY)
 class ConvergenceWarning(UserWarning):
     """A solve, forward or adjoint, did not reach its target; the message says which, how far, and what to change.
 
-    The message holds no figure that changes from one solve to the next, so that Python shows the warning once for a line
-    of code; the figures are in ``info``. ``warnings.simplefilter("error", tsgu.ConvergenceWarning)`` turns it into an
-    exception, in the backward pass too.
+    The message holds no figure that changes from one solve to the next, so that Python shows the warning once for a
+    line of code; the figures are in ``info``. ``warnings.simplefilter("error", tsgu.ConvergenceWarning)`` turns it into
+    an exception, in the backward pass too.
 
     Attributes
     ----------

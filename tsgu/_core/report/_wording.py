@@ -278,8 +278,15 @@ def no_diagonal(count: int, n: int, row: int, member: str) -> str:
 
 def unit_diagonal(count: int, n: int, row: int, member: str) -> str:
     return (
-        "A must store no entry of its diagonal with unitriangular=True, which stands for ones there; got one in "
-        f"{count} of {n} rows, the first row {row}{member}. Remove them, or pass unitriangular=False."
+        "A must store none of its diagonal with unitriangular=True, which stands for ones there, or all of it; got "
+        f"{count} of {n} entries, the first in row {row}{member}. Remove or complete them, or pass unitriangular=False."
+    )
+
+
+def not_one_on_diagonal(count: int, n: int, row: int, member: str) -> str:
+    return (
+        "A must have ones alone on its diagonal with unitriangular=True, where that is stored; got something else in "
+        f"{count} of {n} rows, the first row {row}{member}. Pass unitriangular=False to solve with what is stored."
     )
 
 
