@@ -209,7 +209,7 @@ def set_aside() -> Iterator[list[Report]]:
 
 
 def report(info: SolveInfo, target: float | None, advice: str = "", place: Place | None = None) -> None:
-    """Hand the outcome of a solve to the logs, and warn if it is not sound: see :func:`tsgu._core.report._place.warn`."""
+    """Hand the outcome of a solve to the logs, and warn of it, at ``place``, if the outcome is not sound."""
     aside = _aside.get()
     if aside is not None:
         aside.append(Report(info, target, advice))
