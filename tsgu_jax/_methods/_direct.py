@@ -35,7 +35,7 @@ class Direct:
         refuse_callable(self.name, matrix)
         values, entries = matrix.values, matrix.pattern.entries
         factor = partial(_factors.factor, self.library, self.rtol, entries.shape)
-        number = _host.call(factor, jax.ShapeDtypeStruct((), jnp.int32), values, entries.row, entries.col)
+        number = _host.call("direct", factor, jax.ShapeDtypeStruct((), jnp.int32), values, entries.row, entries.col)
         return _DirectSystem(number, values, entries, self.library, self.rtol)
 
 
@@ -67,6 +67,7 @@ class _DirectSystem:
         columns = B.shape[1:]
         real = jnp.finfo(B.dtype).dtype
         x, code, residual = _host.call(
+            "direct",
             partial(_factors.solve, self._library, self._rtol, self._entries.shape, transposed, B.ndim),
             (
                 jax.ShapeDtypeStruct(B.shape, B.dtype),

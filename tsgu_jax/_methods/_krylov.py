@@ -17,6 +17,7 @@ from tsgu._core.methods._options import Settings, resolve_options
 from tsgu._core.report import _wording
 from tsgu._core.report._log import recording, watched
 from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
+from tsgu_jax._program import _host
 from tsgu_jax._program._conditions import in_all
 from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
 from tsgu_jax._rule._method import Method
@@ -121,7 +122,7 @@ def _run(
     if method.watched:
         transposed = isinstance(operator, MatrixOperator) and operator.transposed
         tell = partial(_tell, method.name, transposed)
-        watch = lambda steps, left: jax.debug.callback(tell, steps, left, method.limits.rtol)  # noqa: E731
+        watch = lambda steps, left: _host.inform(tell, steps, left, method.limits.rtol)  # noqa: E731
     limits = method.limits if atol is None else method.limits._replace(atol=atol)
     result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch)
     fault = None

@@ -1,4 +1,9 @@
-"""Calls of NumPy functions from compiled programs, in the precision of the program."""
+"""The one way from a compiled program to the host: functions that see NumPy arrays, and must not call JAX.
+
+XLA runs a callback on a thread that it needs for other programs. An operation of JAX in there, and be it the comparison
+of two numbers, waits for a program that waits for this thread: the process hangs, though seldom in the first call. So
+every callback of the package goes through this file, which turns all that comes in into NumPy arrays.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +16,47 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array, lax
 
+from tsgu_jax._program import _alone, _mesh
+
 _WIDE = ("float64", "complex128", "int64")
 
 
-def call(function: Callable[..., Any], result: Any, *args: Any, vmap_method: str = "expand_dims") -> Any:
+def call(name: str, function: Callable[..., Any], result: Any, *args: Any, vmap_method: str = "expand_dims") -> Any:
     """``jax.pure_callback`` for a NumPy function that takes the leading dimensions of a batch, of size 1 for none.
 
-    With ``vmap_method="sequential"`` it is called for one member after the other.
+    With ``vmap_method="sequential"`` it is called for one member after the other. ``name`` is what the user knows of
+    it, for the error where the program is partitioned over several devices.
 
     XLA may run a callback on a thread of its own, where 64-bit types are off if the program was compiled under
     ``jax.enable_x64``: JAX would then round what goes in and refuse what comes out. So 64-bit numbers travel as pairs
     of 32-bit words.
     """
-    arrays = [jnp.asarray(a) for a in args]
+    arrays = _mesh.alike(*(jnp.asarray(a) for a in args))
     dtypes = [np.dtype(a.dtype) for a in arrays]
 
-    def host(*words: Any) -> Any:
-        given = (_from_words(np.asarray(w), dtype) for w, dtype in zip(words, dtypes, strict=True))
+    def host(*words: npt.NDArray[Any]) -> Any:
+        given = (_from_words(w, dtype) for w, dtype in zip(words, dtypes, strict=True))
         return jax.tree.map(_to_words, function(*given))
 
-    words = jax.pure_callback(host, jax.tree.map(_shape, result), *map(_packed, arrays), vmap_method=vmap_method)
+    first, *others = map(_packed, arrays)
+    given = _alone.on_one_device(name, first), *others
+    words = jax.pure_callback(_of_numpy(host), jax.tree.map(_shape, result), *given, vmap_method=vmap_method)
+    words = _mesh.varying(words, _mesh.axes_of(arrays))  # JAX takes what comes from the host for the same everywhere
     return jax.tree.map(lambda w, like: _unpacked(w, like.dtype), words, result)
+
+
+def inform(function: Callable[..., None], *args: Any) -> None:
+    """``jax.debug.callback`` for a function of pytrees of NumPy arrays; one call for each member of a batch."""
+    jax.debug.callback(_of_numpy(function), *args)
+
+
+def _of_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a callback: nothing that it is given can dispatch an operation of JAX."""
+
+    def on_host(*args: Any) -> Any:
+        return function(*jax.tree.map(np.asarray, args))
+
+    return on_host
 
 
 def _packed(a: Array) -> Array:

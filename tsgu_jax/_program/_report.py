@@ -17,6 +17,7 @@ from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ADVICE, SOUND, ColumnInfo
 from tsgu_jax._matrix._checks import is_traced
+from tsgu_jax._program import _host
 from tsgu_jax._program._conditions import in_all
 
 STATUSES = ("", *ADVICE)
@@ -83,7 +84,7 @@ def emit(label: Label, outcome: Outcome) -> None:
     """Report from inside a traced solve; where all is sound and nobody records, the host is not called."""
     number = _number.get()
     number = here() if number is None else number
-    tell = partial(jax.debug.callback, partial(_hear, label))
+    tell = partial(_host.inform, partial(_hear, label))
     if label.keep:
         tell(outcome, number)
         return
@@ -97,20 +98,23 @@ def say(method: str, transposed: bool, outcome: Outcome) -> None:
     if is_traced(outcome):
         emit(label, outcome)
     else:
-        tell(label, outcome, None)
+        tell(label, jax.tree.map(np.asarray, outcome), None)
 
 
 def _hear(label: Label, outcome: Outcome, number: Any) -> None:
     """On the host, once for each member of a batch, of which one is not sound, or all are recorded."""
-    code = np.asarray(outcome.code)
+    code: Any = outcome.code
     if code.size and not code.any():  # a solve that was not asked for, but is run for the other members of a batch
         return
     if label.keep or not _SOUND[code].all():
-        tell(label, outcome, None, _places[int(np.asarray(number))])
+        tell(label, outcome, None, _places[int(number)])
 
 
 def tell(label: Label, outcome: Outcome, seconds: float | None, place: _place.Place | None = None) -> None:
-    """Log and warn, given concrete arrays; at the caller's line, if no other place is given."""
+    """Log and warn, given NumPy arrays, at the caller's line if no other place is given.
+
+    This may be a callback, where JAX must not be called.
+    """
     code = np.atleast_1d(np.asarray(outcome.code))
     steps, residual = _per_column(outcome.steps, code.size), _per_column(outcome.residual, code.size)
     histories: list[Any] = [None] * code.size

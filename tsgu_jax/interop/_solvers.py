@@ -109,6 +109,7 @@ class _JaxSystem:
         with _precision(self._dtype):
             start = None if x0 is None else to_jax(x0)
             x, outcome = jax.block_until_ready(_run(self._bound, self._matrix, to_jax(B), start, transposed, primal))
+            outcome = jax.device_get(outcome)
             _report.tell(Label(self._name, transposed, recording()), outcome, time.perf_counter() - began)
             return to_torch(x, copy=True)
 
@@ -164,12 +165,14 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(f, torch_method.Method) and f.arguments(kwargs).get("atol"):
             raise TypeError(_wording.atol_across(name, f.name))
         result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
+        dtype = np.dtype(B.dtype)
         leaves, structure = jax.tree.flatten((_entries(A), B, {k: _entries(v) for k, v in kwargs.items()}))
         places = [place for place, leaf in enumerate(leaves) if _checks.is_array(leaf)]
         line = _place.caller()
+        others = [None if _checks.is_array(leaf) else leaf for leaf in leaves]  # arrays come with the call
 
         def on_host(*arrays: Any) -> np.ndarray[Any, Any]:
-            filled = list(leaves)
+            filled = list(others)
             for place, array in zip(places, arrays, strict=True):
                 filled[place] = np.array(array)
             given, b, arguments = jax.tree.map(_filled, jax.tree.unflatten(structure, filled), is_leaf=_is_stored)
@@ -178,9 +181,10 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
             x = x[0] if isinstance(x, tuple) and x else x
             if not isinstance(x, Tensor):
                 raise TypeError(_wording.result(name, f"a tensor of shape {result.shape}", type(x).__name__))
-            return x.detach().resolve_conj().resolve_neg().cpu().numpy().astype(B.dtype)
+            return x.detach().resolve_conj().resolve_neg().cpu().numpy().astype(dtype)
 
         x: Array = _host.call(
+            name,
             on_host,
             result,
             *(leaves[place] for place in places),

@@ -52,11 +52,11 @@ class ILU(Preconditioner):
     def apply(self) -> Apply:
         find = partial(_incomplete.find, self.n, self.drop_tol, self.fill_factor)
         entries = self.number, self.values, self.row, self.col
-        number = _host.call(find, jax.ShapeDtypeStruct((), jnp.int32), *entries)
+        number = _host.call("ilu", find, jax.ShapeDtypeStruct((), jnp.int32), *entries)
 
         def apply(v: Array) -> Array:
             solve = partial(_incomplete.solve, self.transposed, v.ndim)
-            x: Array = _host.call(solve, jax.ShapeDtypeStruct(v.shape, v.dtype), number, v)
+            x: Array = _host.call("ilu", solve, jax.ShapeDtypeStruct(v.shape, v.dtype), number, v)
             return x
 
         return apply

@@ -305,6 +305,15 @@ def dtype_of_scipy(got: object) -> str:
     )
 
 
+def partitioned(name: str, devices: int) -> str:
+    return (
+        f"A and B must be on one device for {name}, which calls the host, or be what jax.shard_map gives to one; got a "
+        f"program that JAX partitions over {devices} devices by itself. Solve inside jax.shard_map over all axes of "
+        "the mesh, where each device solves for its own columns, or members of a batch; or bring A and B to one device "
+        "by jax.device_put."
+    )
+
+
 def not_concrete(got: str, where: str) -> str:
     return f"The matrix must be concrete to become one of SciPy; got {got}. Convert it outside of {where}."
 

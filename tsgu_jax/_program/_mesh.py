@@ -1,0 +1,109 @@
+"""Programs over several devices: arrays that vary over the axes of a mesh, and what is concrete beside them.
+
+Inside ``jax.shard_map`` JAX knows of each array over which axes of the mesh it varies, and wants all that a loop carries,
+or that the branches of a condition return, to vary over the same axes before and after. A constant varies over none. So
+a solve begins with :func:`alike`, and its loops are those of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, lax
+from jax.sharding import AxisType, Mesh
+
+_NO_MESH = Mesh(np.empty((), object), ())
+
+
+@contextmanager
+def concretely() -> Iterator[None]:
+    """What is made of concrete arrays in here is concrete, and on one device, whatever is traced around it.
+
+    For all that is kept: a tracer in its place would be found by the next trace, and an array that lies on a mesh could
+    not be used beside those of another.
+    """
+    with jax.core.eval_context():
+        if jax.sharding.get_abstract_mesh().empty:
+            yield
+        else:
+            with jax.set_mesh(_NO_MESH):
+                yield
+
+
+def axes_of(*trees: Any) -> frozenset[Any]:
+    """The axes of a mesh over which something in these pytrees varies."""
+    leaves = (leaf for leaf in jax.tree.leaves(trees) if isinstance(leaf, Array))
+    return frozenset().union(*map(_axes, leaves))
+
+
+def _axes(leaf: Array) -> frozenset[Any]:
+    if not isinstance(leaf, jax.core.Tracer):
+        return frozenset()
+    kind: Any = jax.typeof(leaf)
+    manual = getattr(kind, "manual_axis_type", kind)  # another name for it in some releases of JAX
+    axes: frozenset[Any] = getattr(manual, "varying", None) or getattr(manual, "vma", frozenset())
+    return axes
+
+
+def varying(tree: Any, axes: frozenset[Any]) -> Any:
+    """The same pytree, every array of which varies over these axes at least."""
+    if not axes:
+        return tree
+
+    def vary(leaf: Any) -> Any:
+        if not isinstance(leaf, Array | np.ndarray | np.generic | int | float | complex):
+            return leaf
+        missing = tuple(sorted(axes - (_axes(leaf) if isinstance(leaf, Array) else frozenset()), key=str))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(vary, tree)
+
+
+def alike(*trees: Any) -> Any:
+    """The same pytrees, every array of which varies over the axes that any of them varies over."""
+    return varying(trees, axes_of(trees))
+
+
+def while_loop(going: Callable[[Any], Any], body: Callable[[Any], Any], first: Any) -> Any:
+    """``lax.while_loop`` whose carry varies alike."""
+    axes = axes_of(first)
+    return lax.while_loop(going, lambda carry: varying(body(carry), axes), varying(first, axes))
+
+
+def fori_loop(start: Any, stop: Any, body: Callable[[Any, Any], Any], first: Any, **options: Any) -> Any:
+    """``lax.fori_loop`` whose carry varies alike, and as its bounds do."""
+    axes = axes_of(start, stop, first)
+    start, stop = (bound if isinstance(bound, int) else varying(bound, axes) for bound in (start, stop))
+    return lax.fori_loop(start, stop, lambda i, carry: varying(body(i, carry), axes), varying(first, axes), **options)
+
+
+def scan(body: Callable[[Any, Any], Any], first: Any, xs: Any) -> Any:
+    """``lax.scan`` whose carry varies alike."""
+    axes = axes_of(first, xs)
+
+    def step(carry: Any, x: Any) -> Any:
+        after, y = body(carry, x)
+        return varying(after, axes), y
+
+    return lax.scan(step, varying(first, axes), xs)
+
+
+def cond(wanted: Any, on_true: Callable[..., Any], on_false: Callable[..., Any], *operands: Any) -> Any:
+    """``lax.cond`` whose result varies as all that goes in."""
+    axes = axes_of(wanted, operands)
+
+    def branch(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *operands: varying(function(*operands), axes)
+
+    return lax.cond(wanted, branch(on_true), branch(on_false), *operands)
+
+
+def explicit(*arrays: Any) -> bool:
+    """Whether the sharding of one of these arrays is part of its type."""
+    return any(
+        AxisType.Explicit in jax.typeof(array).sharding.mesh.axis_types for array in arrays if isinstance(array, Array)
+    )
