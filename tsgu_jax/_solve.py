@@ -17,7 +17,7 @@ from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._pattern import Pattern, data_of, pattern_of
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._minres import minres
-from tsgu_jax._program import _report
+from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._report import Label, Outcome
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._system import Plan
@@ -202,10 +202,12 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
 
 def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None, place: Any) -> Any:
     with _report.called_from(place):
+        system, values, B, x0 = _mesh.alike(system, values, B, x0)
         return _over_batch(system.differentiated, values, x0)(values, B, x0)
 
 
 def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
+    system, values, B, x0 = _mesh.alike(system, values, B, x0)
     return _over_batch(system.primal, values, x0)(values, B, x0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_dataclass
 
@@ -22,7 +22,7 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods import _substitution
 from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._methods._substitution import Rows, Values
-from tsgu_jax._program import _report
+from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._report import CODE, Label, Outcome
 from tsgu_jax._rule import _implicit
 from tsgu_jax._solve import check_system, decompose, run
@@ -269,7 +269,7 @@ class Substitution:
             return ATTAINABLE * eps * norm(split(self._product(absolute, flat(jnp.abs(x)), transposed)) + jnp.abs(b))
 
         met = residual <= rtol * size
-        level = lax.cond(met.all(), lambda: jnp.zeros_like(residual), rounding)
+        level = _mesh.cond(met.all(), lambda: jnp.zeros_like(residual), rounding)
         limit = jnp.where(level <= LOST * size, CODE["accuracy limit"], CODE["numerically singular"])
         code = jnp.where(met, CODE["converged"], jnp.where(residual <= level, limit, CODE["inaccurate"]))
         return code, relative_to(residual, size), rtol

@@ -6,7 +6,6 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -18,6 +17,7 @@ from tsgu._core.pattern._symbolic import Symbolic
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._layout import layout_of, renumbered
 from tsgu_jax._matrix._products import Entries
+from tsgu_jax._program import _mesh
 
 if TYPE_CHECKING:
     from tsgu_jax._matrix._sparse_matrix import SparseMatrix
@@ -146,8 +146,7 @@ class Pattern:
             layout_of(other.indptr, other.col, s.transposition, s.shape[0]),
             s.shape,
         )
-        with jax.ensure_compile_time_eval():  # concrete inside jit too, where jnp.asarray would give a tracer
-            lifted: Entries = jax.tree.map(jnp.asarray, indices)
+        lifted: Entries = _mesh.lifted(indices)
         return lifted
 
     @property
@@ -173,7 +172,7 @@ class Pattern:
     @cached_property
     def T(self) -> "Pattern":  # noqa: N802 - the name that NumPy and JAX use
         """The pattern of the transpose."""
-        if "symbolic" in self.__dict__:
+        if "symbolic" in self.__dict__ or not (self.entries.transposition is None or _checks.is_traced(self.entries)):
             pattern = Pattern._of(self.symbolic.transpose)
         else:
             pattern = Pattern.__new__(Pattern)
@@ -256,8 +255,7 @@ class Pattern:
         symbolic = self.__dict__.get("symbolic")
         if symbolic is None:
             return None, None, None
-        with jax.ensure_compile_time_eval():
-            lifted: tuple[Any, Any, Any] = jax.tree.map(jnp.asarray, (self._counted, symbolic.merge, symbolic.order))
+        lifted: tuple[Any, Any, Any] = _mesh.lifted((self._counted, symbolic.merge, symbolic.order))
         return lifted
 
     def tree_flatten(self) -> tuple[tuple[Any, Any], int]:

@@ -23,6 +23,7 @@ from jax import Array, lax
 from jax.tree_util import register_dataclass
 
 from tsgu_jax._matrix._layout import Diagonals, Layout, Rows, layout_of
+from tsgu_jax._program import _mesh
 
 _UNROLL = 8
 """Terms of a layout in one compiled loop body: fewer passes over the result, and still quick to compile."""
@@ -222,7 +223,7 @@ def _add_up(parts: Array | tuple[Array, ...], term: Any, unroll: int = _UNROLL) 
     """The sum of term(i) over the parts."""
     width, total = len(parts), term(0)
     if width > unroll and not isinstance(parts, tuple):
-        return lax.fori_loop(1, width, lambda i, y: y + term(i), total, unroll=unroll)
+        return _mesh.fori_loop(1, width, lambda i, y: y + term(i), total, unroll=unroll)
     for i in range(1, width):
         total += term(i)
     return total

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
@@ -26,6 +26,7 @@ from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._direct import Direct
 from tsgu_jax._methods._seen import HISTORY
+from tsgu_jax._program import _mesh
 from tsgu_jax._program._conditions import in_all, in_any
 from tsgu_jax._program._report import CODE, Choice, Outcome
 from tsgu_jax._rule._method import Bound, Method, Prepared, call, refuse_callable
@@ -114,7 +115,7 @@ class _AutoSystem:
             wanted = _looks_definite(self._matrix)
             nothing = Outcome(jnp.full(B.shape[1:], CODE["breakdown"]), None, None, None, jnp.zeros((), real), None)
             otherwise = jnp.zeros_like(B), _uniform(nothing, B, keep, names, 0)
-            tried = lax.cond(in_any(wanted), lambda: run(0), lambda: otherwise)
+            tried = _mesh.cond(in_any(wanted), lambda: run(0), lambda: otherwise)
             found = jax.tree.map(lambda a, b: jnp.where(wanted, a, b), tried, otherwise)
 
         for place in range(1, len(attempts)):
@@ -127,7 +128,7 @@ class _AutoSystem:
                 better &= ~_solved(found[1])  # a member of a batch that others had to go on for
                 return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, found)
 
-            found = lax.cond(in_all(_solved(found[1])), lambda found: found, another, found)
+            found = _mesh.cond(in_all(_solved(found[1])), lambda found: found, another, found)
         return found
 
 

@@ -3,11 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from tsgu_jax._methods._columns import combine, divide, dots, norm
 from tsgu_jax._methods._krylov import krylov_method
 from tsgu_jax._methods._loop import Kernel, Problem
+from tsgu_jax._program import _mesh
 from tsgu_jax._rule._method import call
 
 
@@ -72,7 +73,7 @@ def _step(problem: Problem, t: _State) -> _State:
     def same_cycle() -> tuple[Array, Array, _Small, Array, Array, Array]:
         return t.x, divide(jnp.ones_like(length), length) * w, small, size, rho == 0, j + 1
 
-    x, v, small, size, broken, j = lax.cond(j + 1 == m, next_cycle, same_cycle)
+    x, v, small, size, broken, j = _mesh.cond(j + 1 == m, next_cycle, same_cycle)
     return _State(x, t.b, j, t.V.at[j].set(v), Z, small, size, broken)
 
 
@@ -105,7 +106,7 @@ def _combined(x: Array, Z: Array, t: _Small) -> Array:
         row = m - 1 - i
         return y.at[row].set(divide(t.g[row] - jnp.sum(t.R[row] * y, axis=0), t.R[row, row]))
 
-    y = lax.fori_loop(0, m, back, jnp.zeros_like(t.g[:m]))
+    y = _mesh.fori_loop(0, m, back, jnp.zeros_like(t.g[:m]))
     return x + combine(Z[:m], y)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.custom_batching import custom_vmap
 from jax.tree_util import register_dataclass
 
@@ -17,7 +17,7 @@ from tsgu._core.methods._options import Settings, resolve_options
 from tsgu._core.report import _wording
 from tsgu._core.report._log import recording, watched
 from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
-from tsgu_jax._program import _host
+from tsgu_jax._program import _host, _mesh
 from tsgu_jax._program._conditions import in_all
 from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
 from tsgu_jax._rule._method import Method
@@ -128,7 +128,7 @@ def _run(
     fault = None
     if isinstance(operator, MatrixOperator):
         fine = jnp.isin(result.code, jnp.array(_FINE)).all()
-        fault = lax.cond(in_all(fine), lambda: jnp.int32(0), partial(_fault, operator, method.hermitian))
+        fault = _mesh.cond(in_all(fine), lambda: jnp.int32(0), partial(_fault, operator, method.hermitian))
     return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), fault)
 
 

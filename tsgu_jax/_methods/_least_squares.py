@@ -20,6 +20,7 @@ from tsgu_jax._methods._columns import norm, power_of_two
 from tsgu_jax._methods._loop import _grouping
 from tsgu_jax._methods._rectangular import Rectangular
 from tsgu_jax._methods._seen import BROKEN, HISTORY, ILL, MET, RUNNING, SPENT, STALLED, Seen, first_of
+from tsgu_jax._program import _mesh
 from tsgu_jax._program._report import CODE
 
 
@@ -155,12 +156,12 @@ def _minimise_group(kernel: Kernel, operator: Rectangular, rule: Rule, keep: boo
         x, r, g = jnp.where(kept, x, moved), jnp.where(kept, r, left), jnp.where(kept, g, left_g)
         columns = columns._replace(outcome=jnp.where(lost, BROKEN, columns.outcome))
         norms = _norms(r, g, x)
-        rounding = lax.cond(
+        rounding = _mesh.cond(
             jnp.all(rule.is_solved(norms, size)), lambda _: nothing, lambda x: _rounding(operator, rule, x, b), x
         )
         return x, r, g, _judge(rule, columns, norms, rounding)
 
-    x, r, _, columns = lax.while_loop(lambda carry: jnp.any(carry[3].code == 0), runs, (x, r, g, columns))
+    x, r, _, columns = _mesh.while_loop(lambda carry: jnp.any(carry[3].code == 0), runs, (x, r, g, columns))
     # A residual that is not finite from the start belongs to an A that is not.
     sound = finite & jnp.isfinite(columns.residual)
     return Result(
@@ -243,7 +244,7 @@ def _run(
             state = state._replace(x=jnp.where(seen.outcome == RUNNING, state.x, old.x))
         return state, see(state, seen)
 
-    state, seen = lax.while_loop(going, step, (kernel.start(r / scale, g / scale), seen))
+    state, seen = _mesh.while_loop(going, step, (kernel.start(r / scale, g / scale), seen))
     return state.x * scale, seen.noted(columns)
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.pattern import _levels
 from tsgu._core.pattern._triangle import Triangle
+from tsgu_jax._program import _mesh
 
 if TYPE_CHECKING:
     from tsgu_jax._methods._substitution import Values
@@ -46,7 +47,7 @@ def substitute(levels: Levels, matrix: Values, b: Array) -> Array:
 
     def step(s: Array, x: Array) -> Array:
         rows = levels.rows[s]
-        left = lax.fori_loop(
+        left = _mesh.fori_loop(
             levels.pointers[s],
             levels.pointers[s + 1],
             lambda t, r: r - values[t][:, None] * x.at[levels.columns[t]].get(mode="fill", fill_value=0),
@@ -55,4 +56,4 @@ def substitute(levels: Levels, matrix: Values, b: Array) -> Array:
         pivots = matrix.diagonal.at[rows].get(mode="fill", fill_value=1)
         return x.at[rows].set(left / pivots[:, None], mode="drop", unique_indices=False)
 
-    return lax.fori_loop(0, levels.rows.shape[0], step, jnp.zeros_like(b))
+    return _mesh.fori_loop(0, levels.rows.shape[0], step, jnp.zeros_like(b))

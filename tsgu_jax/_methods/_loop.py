@@ -24,6 +24,7 @@ from tsgu._core.methods._options import ATTAINABLE, GAIN, LOST, diverged, stagna
 from tsgu._core.report._progress import EVERY
 from tsgu_jax._methods._columns import norm, power_of_two
 from tsgu_jax._methods._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen, first_of
+from tsgu_jax._program import _mesh
 from tsgu_jax._program._report import CODE
 
 Apply = Callable[[Array], Array]
@@ -148,7 +149,7 @@ def solve(
     if groups == 1:
         x, result = group(jnp.zeros_like(given[0]), jnp.int32(0))
     else:
-        x, result = lax.scan(group, jnp.zeros_like(given[0]), width * jnp.arange(groups, dtype=jnp.int32))
+        x, result = _mesh.scan(group, jnp.zeros_like(given[0]), width * jnp.arange(groups, dtype=jnp.int32))
     history = None if result.history is None else joined(result.history)
     return Result(x[:, :k], joined(result.code)[0], joined(result.steps)[0], joined(result.residual)[0], history)
 
@@ -207,7 +208,7 @@ def _solve_group(
             outcome=jnp.where(far, DIVERGED, columns.outcome),
             residual=jnp.where(columns.code == 0, jnp.where(lost, columns.residual, residual), columns.residual),
         )
-        rounding = lax.cond(
+        rounding = _mesh.cond(
             jnp.any(columns.residual > columns.target),
             lambda x: ATTAINABLE * eps * norm(magnitude(x) + jnp.abs(b)),
             lambda _: jnp.zeros_like(size),
@@ -215,7 +216,7 @@ def _solve_group(
         )
         return x, r, _judge(columns, rounding, limits)
 
-    x, _, columns = lax.while_loop(lambda carry: jnp.any(carry[2].code == 0), runs, (x, r, columns))
+    x, _, columns = _mesh.while_loop(lambda carry: jnp.any(carry[2].code == 0), runs, (x, r, columns))
     # A residual that is not finite from the start belongs to an A that is not.
     sound = finite & jnp.isfinite(columns.residual)
     x = jnp.where(sound, x * scale, jnp.nan)
@@ -289,7 +290,7 @@ def _run(
             after = kernel.step(problem, state)
             return kernel.hold(seen.outcome == RUNNING, state, after), see(after, seen)
 
-        stepped: tuple[Any, Seen] = lax.while_loop(going, step, (state, seen))
+        stepped: tuple[Any, Seen] = _mesh.while_loop(going, step, (state, seen))
         return stepped
 
     def until_all_are_done(carry: tuple[Any, Seen, Array]) -> tuple[Any, Seen, Array]:
@@ -301,7 +302,7 @@ def _run(
         state, seen = until_one_is_done(state, seen)
         d = kernel.solution(problem, state)
     else:
-        state, seen, d = lax.while_loop(
+        state, seen, d = _mesh.while_loop(
             lambda carry: jnp.any(carry[1].outcome == RUNNING), until_all_are_done, (state, seen, jnp.zeros_like(r))
         )
     return d * scale, seen.noted(columns)
@@ -315,7 +316,7 @@ def _see(
     if watch is not None:
         left = jnp.where(seen.outcome == RUNNING, norm / columns.size, 0).max(initial=0)
         steps = seen.steps + 1
-        lax.cond(steps % EVERY == 0, watch, lambda *_: None, columns.steps.max(initial=0) + steps, left)
+        _mesh.cond(steps % EVERY == 0, watch, lambda *_: None, columns.steps.max(initial=0) + steps, left)
 
     def judged(steps: Array, idle: Array) -> Array:
         return first_of(

@@ -29,6 +29,7 @@ from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._products import Entries
 from tsgu_jax._methods import _levels
 from tsgu_jax._methods._levels import Levels
+from tsgu_jax._program import _mesh
 
 _BYTES = 64
 """Bytes of a row of right-hand sides that are solved together."""
@@ -123,8 +124,7 @@ def _concrete_rows(triangle: Triangle) -> Rows:
         levels = _levels.schedules(triangle)
     diagonal = None if triangle.unit else triangle.diagonal
     rows = Rows(s.row, s.col, triangle.start, triangle.stop, diagonal, None, None, None, levels, triangle.upper, ones)
-    with jax.ensure_compile_time_eval():  # concrete inside jit too, where jnp.asarray would give a tracer
-        lifted: Rows = jax.tree.map(jnp.asarray, rows)
+    lifted: Rows = _mesh.lifted(rows)
     return lifted
 
 
@@ -278,11 +278,11 @@ def _over_rows(T: Values, backwards: bool, row: Callable[..., Array], x: Array) 
         return row(n - 1 - i if backwards else i, offset, x)
 
     first = jnp.zeros((), T.start.dtype)
-    return lax.fori_loop(first, first + total, step, x)
+    return _mesh.fori_loop(first, first + total, step, x)
 
 
 def _over_entries(T: Values, i: Array, entry: Callable[..., Array], first: Array) -> Array:
-    return lax.fori_loop(_at(T.start, i), _at(T.stop, i), entry, first)
+    return _mesh.fori_loop(_at(T.start, i), _at(T.stop, i), entry, first)
 
 
 def _at(x: Array, i: Array) -> Array:

@@ -1,37 +1,35 @@
 """Programs over several devices: arrays that vary over the axes of a mesh, and what is concrete beside them.
 
-Inside ``jax.shard_map`` JAX knows of each array over which axes of the mesh it varies, and wants all that a loop carries,
-or that the branches of a condition return, to vary over the same axes before and after. A constant varies over none. So
-a solve begins with :func:`alike`, and its loops are those of this module.
+Inside ``jax.shard_map`` JAX knows of each array over which axes of the mesh it varies, and wants all that a loop
+carries, or that the branches of a condition return, to vary over the same axes before and after. A constant varies over
+none. So a solve begins with :func:`alike`, and its loops are those of this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array, lax
-from jax.sharding import AxisType, Mesh
-
-_NO_MESH = Mesh(np.empty((), object), ())
+from jax.sharding import AxisType
 
 
-@contextmanager
-def concretely() -> Iterator[None]:
-    """What is made of concrete arrays in here is concrete, and on one device, whatever is traced around it.
+def concretely() -> AbstractContextManager[None]:
+    """What is made of concrete arrays in here is concrete, whatever is traced around it."""
+    context: AbstractContextManager[None] = jax.core.eval_context()
+    return context
 
-    For all that is kept: a tracer in its place would be found by the next trace, and an array that lies on a mesh could
-    not be used beside those of another.
+
+def lifted(tree: Any) -> Any:
+    """NumPy arrays as concrete arrays that belong to no mesh, to be kept.
+
+    A tracer in their place would outlive its trace, and an array on one mesh could not be used beside those on another.
     """
-    with jax.core.eval_context():
-        if jax.sharding.get_abstract_mesh().empty:
-            yield
-        else:
-            with jax.set_mesh(_NO_MESH):
-                yield
+    with concretely():  # copies, since on the CPU JAX goes on to use the memory that it is given
+        return jax.tree.map(lambda a: jax.device_put(np.array(a)), tree)
 
 
 def axes_of(*trees: Any) -> frozenset[Any]:
@@ -66,6 +64,24 @@ def varying(tree: Any, axes: frozenset[Any]) -> Any:
 def alike(*trees: Any) -> Any:
     """The same pytrees, every array of which varies over the axes that any of them varies over."""
     return varying(trees, axes_of(trees))
+
+
+def linear_solve(
+    product: Any, b: Array, solve: Callable[[Array], Array], transposed: Callable[[Array], Array]
+) -> Array:
+    """``lax.custom_linear_solve``, also inside ``shard_map``.
+
+    It makes what the functions close over vary like b, after they have been traced for what they closed over then. So
+    there the product gets what it closes over as it will be, and each function is a program of its own, whose constants
+    do not show.
+    """
+    if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+        converted, closed_over = jax.closure_convert(product, b)
+        b, closed_over = alike(b, closed_over)
+        product = jax.jit(lambda x: converted(x, *closed_over))
+        solve, transposed = jax.jit(solve), jax.jit(transposed)
+    x: Array = lax.custom_linear_solve(product, b, lambda _, b: solve(b), lambda _, g: transposed(g))
+    return x
 
 
 def while_loop(going: Callable[[Any], Any], body: Callable[[Any], Any], first: Any) -> Any:

@@ -21,6 +21,7 @@ from jax import Array, lax
 
 from tsgu_jax._matrix import _products
 from tsgu_jax._matrix._products import Entries
+from tsgu_jax._program import _mesh
 
 
 class Solves(Protocol):
@@ -62,9 +63,7 @@ def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> A
     ready = system.prepare(None if values is None else lax.stop_gradient(values))
     product = partial(system.product, values)
     if x0 is None and ready.atol is None:
-        x: Array = lax.custom_linear_solve(
-            product, b, lambda _, b: ready.solve(b, None, None), lambda _, g: ready.solve_transpose(g)
-        )
+        x = _mesh.linear_solve(product, b, lambda b: ready.solve(b, None, None), ready.solve_transpose)
     else:
         x = _solve_with_what_is_its_own(ready, product, b, x0)
     return x if ready.refusal is None else cast(Array, refusing(ready.refusal, x))
@@ -88,11 +87,11 @@ def _solve_with_what_is_its_own(ready: Solves, product: Any, b: Array, x0: Array
     def with_rest(x: Array, rows: Array) -> Array:
         return jnp.concatenate([x, rows[n:]])
 
-    xs: Array = lax.custom_linear_solve(
+    xs = _mesh.linear_solve(
         lambda xs: with_rest(product(xs[:n]), xs),
         jnp.concatenate([b, *known]),
-        lambda _, rows: with_rest(solved(rows), rows),
-        lambda _, rows: with_rest(ready.solve_transpose(rows[:n]), rows),
+        lambda rows: with_rest(solved(rows), rows),
+        lambda rows: with_rest(ready.solve_transpose(rows[:n]), rows),
     )
     return xs[:n]
 
@@ -111,6 +110,7 @@ def _refuse(message: str, primals: Any, tangents: Any) -> Any:
 @jax.jit
 def product(values: Array, x: Array, entries: Entries) -> Array:
     """A @ x for x of shape (n,) or (n, k); for a batch of values, of x with the same leading dimension."""
+    values, x, entries = _mesh.alike(values, x, entries)
     return (jax.vmap(_product, in_axes=(0, 0, None)) if values.ndim == 2 else _product)(values, x, entries)
 
 
@@ -144,11 +144,11 @@ def _linear(values: Array, x: Array, entries: Entries) -> Array:
     """
     m, n = entries.shape
     fixed = lax.stop_gradient(values)
-    stacked = lax.custom_linear_solve(
+    stacked = _mesh.linear_solve(
         lambda uv: jnp.concatenate([uv[:n], uv[n:] - _products.entrywise(values, uv[:n], entries)]),
         jnp.concatenate([x, jnp.zeros((m, *x.shape[1:]), x.dtype)]),
-        lambda _, b: jnp.concatenate([b[:n], b[n:] + _times(fixed, b[:n], entries, False)]),
-        lambda _, g: jnp.concatenate([g[:n] + _times(fixed, g[n:], entries, True), g[n:]]),
+        lambda b: jnp.concatenate([b[:n], b[n:] + _times(fixed, b[:n], entries, False)]),
+        lambda g: jnp.concatenate([g[:n] + _times(fixed, g[n:], entries, True), g[n:]]),
     )
     return stacked[n:]
 

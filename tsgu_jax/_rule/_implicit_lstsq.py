@@ -17,10 +17,12 @@ mode follows.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax.numpy as jnp
 from jax import Array, lax
+
+from tsgu_jax._program import _mesh
 
 Pair = tuple[Array, Array]
 
@@ -64,14 +66,14 @@ def lstsq(system: System, values: Array, b: Array, x0: Array | None) -> Array:
         r, x, start = jnp.split(unknowns, (m, m + n))
         return jnp.concatenate([*system.product(values, r, x), start])
 
-    def solve(_: Any, sides: Array) -> Array:
+    def solve(sides: Array) -> Array:
         b, c, start = jnp.split(sides, (m, m + n))
         return jnp.concatenate([*ready.solve(b, c, None if x0 is None else start), start])
 
-    def solve_transpose(_: Any, sides: Array) -> Array:
+    def solve_transpose(sides: Array) -> Array:
         b, c, start = jnp.split(sides, (m, m + n))
         return jnp.concatenate([*ready.solve_transpose(b, c), start])
 
     sides = [b, jnp.zeros((n, *b.shape[1:]), b.dtype)] + ([] if x0 is None else [lax.stop_gradient(x0)])
-    solved: Array = lax.custom_linear_solve(product, jnp.concatenate(sides), solve, solve_transpose)
+    solved = _mesh.linear_solve(product, jnp.concatenate(sides), solve, solve_transpose)
     return solved[m : m + n]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.methods._options import default_rtol
@@ -17,7 +17,7 @@ from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._columns import norm, power_of_two, relative_to
-from tsgu_jax._program import _report
+from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._conditions import in_any
 from tsgu_jax._program._report import CODE, Outcome
 from tsgu_jax._rule import _implicit_lstsq
@@ -174,7 +174,7 @@ class Solves:
         """
         side = self.system.extended(b)
         needed = jnp.any(c != 0)  # true for NaN
-        shift = lax.cond(in_any(needed), partial(self._minimum_norm, needed), lambda c: jnp.zeros_like(side), c)
+        shift = _mesh.cond(in_any(needed), partial(self._minimum_norm, needed), lambda c: jnp.zeros_like(side), c)
         x, r, outcome = self.forward.least_squares(side - shift, x0)
         _report.say(self.forward_name, False, outcome)
         return (r + shift)[: b.shape[0]], x

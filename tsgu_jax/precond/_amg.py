@@ -15,6 +15,7 @@ from jax.tree_util import register_dataclass
 from tsgu._core.factors import _amg
 from tsgu_jax._matrix import _products
 from tsgu_jax._matrix._products import Operand
+from tsgu_jax._program import _mesh
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 
 _UNROLL = 2
@@ -230,6 +231,5 @@ def amg(
         coarse,
         *(A.shape[0], kind, degree, f"{found.complexity:.1f}", found.hermitian),
     )
-    with jax.ensure_compile_time_eval():  # concrete inside jit too
-        lifted: AMG = jax.tree.map(jnp.asarray, host)
+    lifted: AMG = _mesh.lifted(host)
     return lifted

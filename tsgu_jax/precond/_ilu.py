@@ -13,7 +13,7 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _ilu
-from tsgu_jax._program import _host
+from tsgu_jax._program import _host, _mesh
 from tsgu_jax.precond import _incomplete
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 
@@ -118,6 +118,5 @@ def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
     entries = [A.values, A.pattern.row, A.pattern.col]
     if not is_traced(A):
         number = _incomplete.add(n, drop_tol, fill_factor, *map(np.asarray, entries))
-    with jax.ensure_compile_time_eval():  # what is concrete stays so inside jit
-        values, row, col = (e if isinstance(e, jax.core.Tracer) else jnp.asarray(e) for e in entries)
-        return ILU(jnp.int32(number), values, row, col, n, drop_tol, fill_factor)
+    values, row, col = (e if isinstance(e, Array) else _mesh.lifted(e) for e in entries)
+    return ILU(_mesh.lifted(np.int32(number)), values, row, col, n, drop_tol, fill_factor)

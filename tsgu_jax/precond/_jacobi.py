@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -15,6 +14,7 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _amg, _blocks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._program import _mesh
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 
 
@@ -188,4 +188,4 @@ def _blocks_of(A: SparseMatrix, size: int) -> Array:
 
 def _eagerly(traced: bool) -> Any:
     """Concrete values stay concrete inside ``jit`` too, where an operation on them would be traced."""
-    return nullcontext() if traced else jax.ensure_compile_time_eval()
+    return nullcontext() if traced else _mesh.concretely()
