@@ -19,6 +19,7 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._minres import minres
 from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._report import Label, Outcome
+from tsgu_jax._promotion import as_usual
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._system import Plan
 
@@ -126,6 +127,7 @@ def solve(
     return differentiable(A, B, solve, transpose_solve, verify, kwargs)
 
 
+@as_usual
 def differentiable(
     A: Any,
     B: Any,
@@ -187,6 +189,11 @@ class Solvable(Protocol):
 
 def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own: bool) -> Array:
     """Apply the rule; ``own`` where the package's own methods do it all, so that it may compile the whole."""
+    found = _mesh.with_automatic_axes(
+        lambda system, values, x0, B: run(system, values, B, x0, own), system, values, x0, B
+    )
+    if found is not None:
+        return found
     if not _checks.is_traced(system, values, B, x0):
         began = time.perf_counter()
         primal = _compiled_primal if own else _primal

@@ -20,6 +20,7 @@ from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
 from tsgu_jax._program import _host, _mesh
 from tsgu_jax._program._conditions import in_all
 from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
+from tsgu_jax._promotion import as_usual
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._operator import CallableOperator, MatrixOperator, Operator, Preconditioner, preconditioner
 
@@ -138,6 +139,7 @@ def _run_with_batches_as_columns(*args: Any) -> tuple[Array, Outcome]:
 
 
 @_run_with_batches_as_columns.def_vmap
+@as_usual
 def _(size: int, batched: list[Any], *args: Any) -> tuple[tuple[Array, Outcome], Any]:
     """For one matrix a batch of right-hand sides is columns, in groups that stay in cache, each with its own count."""
     *given, B, x0, atol = args

@@ -30,6 +30,7 @@ from tsgu_jax._matrix._products import Entries
 from tsgu_jax._methods import _levels
 from tsgu_jax._methods._levels import Levels
 from tsgu_jax._program import _mesh
+from tsgu_jax._promotion import as_usual
 
 _BYTES = 64
 """Bytes of a row of right-hand sides that are solved together."""
@@ -195,6 +196,7 @@ def _over_columns(name: str, backwards: bool) -> Callable[..., Array]:
         return x
 
     @run.def_vmap
+    @as_usual
     def _(size: int, batched: list[bool], *args: Array) -> tuple[Array, bool]:
         *matrix, b = args
         if not any(batched[:-1]):  # one matrix: the batch becomes columns

@@ -32,14 +32,12 @@ def on_one_device(name: str, x: Array) -> Array:
     return same
 
 
-@_alone.def_impl
 def _now(x: Array, *, name: str) -> Array:
     if isinstance(x, jax.Array) and len(x.devices()) > 1:
         raise ValueError(_wording.partitioned(name, len(x.devices())))
     return x
 
 
-@_alone.def_abstract_eval
 def _type(x: Any, *, name: str) -> Any:
     return x
 
@@ -59,6 +57,8 @@ def _partitioned_over(where: Any) -> int:
     return 1 if set(where.manual_axes) == set(mesh.axis_names) else int(mesh.size)
 
 
+_alone.def_impl(_now)
+_alone.def_abstract_eval(_type)
 mlir.register_lowering(_alone, _lowered)
 ad.deflinear2(_alone, lambda cotangent, x, *, name: [cotangent])
 batching.primitive_batchers[_alone] = lambda args, axes, *, name: (on_one_device(name, args[0]), axes[0])

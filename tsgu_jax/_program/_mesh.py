@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array, lax
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 
 
 def concretely() -> AbstractContextManager[None]:
@@ -43,7 +43,7 @@ def _axes(leaf: Array) -> frozenset[Any]:
         return frozenset()
     kind: Any = jax.typeof(leaf)
     manual = getattr(kind, "manual_axis_type", kind)  # another name for it in some releases of JAX
-    axes: frozenset[Any] = getattr(manual, "varying", None) or getattr(manual, "vma", frozenset())
+    axes: frozenset[Any] = getattr(manual, "vma", frozenset()) if manual is kind else manual.varying
     return axes
 
 
@@ -118,8 +118,26 @@ def cond(wanted: Any, on_true: Callable[..., Any], on_false: Callable[..., Any],
     return lax.cond(wanted, branch(on_true), branch(on_false), *operands)
 
 
-def explicit(*arrays: Any) -> bool:
-    """Whether the sharding of one of these arrays is part of its type."""
-    return any(
-        AxisType.Explicit in jax.typeof(array).sharding.mesh.axis_types for array in arrays if isinstance(array, Array)
-    )
+def with_automatic_axes(function: Callable[..., Array], *args: Any) -> Array | None:
+    """``function(*args)`` for arrays whose sharding is part of their type, with the result sharded like the last one.
+
+    A method scatters, gathers and sums over rows, and would have to say of each how the result is to be sharded: that
+    is left to JAX inside the solve. None where no array is sharded so.
+    """
+    if jax.device_count() == 1:
+        return None
+    leaves, structure = jax.tree.flatten(args)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Array)]
+    shardings = [jax.typeof(leaves[place]).sharding for place in places]
+    mesh = next((s.mesh for s in shardings if AxisType.Explicit in s.mesh.axis_types), None)
+    if mesh is None:
+        return None
+
+    def filled(*arrays: Array) -> Array:
+        for place, array in zip(places, arrays, strict=True):
+            leaves[place] = array
+        return function(*jax.tree.unflatten(structure, leaves))
+
+    automatic = jax.sharding.auto_axes(filled, out_sharding=NamedSharding(mesh, shardings[-1].spec))
+    result: Array = automatic(*(leaves[place] for place in places))
+    return result

@@ -22,6 +22,7 @@ from jax import Array, lax
 from tsgu_jax._matrix import _products
 from tsgu_jax._matrix._products import Entries
 from tsgu_jax._program import _mesh
+from tsgu_jax._promotion import as_usual
 
 
 class Solves(Protocol):
@@ -108,6 +109,7 @@ def _refuse(message: str, primals: Any, tangents: Any) -> Any:
 
 
 @jax.jit
+@as_usual
 def product(values: Array, x: Array, entries: Entries) -> Array:
     """A @ x for x of shape (n,) or (n, k); for a batch of values, of x with the same leading dimension."""
     values, x, entries = _mesh.alike(values, x, entries)
@@ -120,6 +122,7 @@ def _product(values: Array, x: Array, entries: Entries) -> Array:
     return _times(values, x, entries, False)
 
 
+@as_usual
 def _product_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     values, x, entries = primals
     parts = [

@@ -18,6 +18,7 @@ from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _report
 from tsgu_jax._program._report import Outcome
+from tsgu_jax._promotion import as_usual
 from tsgu_jax._rule._implicit import refusing
 
 P = ParamSpec("P")
@@ -80,6 +81,7 @@ class Method(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Array:
         return self._function(*args, **kwargs)
 
+    @as_usual
     def prepare(self, A: Any, **kwargs: Any) -> Reporting:
         """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
         A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
@@ -117,10 +119,12 @@ class Reporting:
     def refusal(self) -> str | None:
         return self.prepared.refusal
 
+    @as_usual
     def solve(self, B: Array, x0: Array | None = None) -> Array:
         """X with A X = B."""
         return self.reported(False, *self.prepared.solve(B, x0, self.prepared.atol))
 
+    @as_usual
     def solve_transpose(self, G: Array) -> Array:
         """Y with A^T Y = G."""
         return self.reported(True, *self.prepared.solve_transpose(G))
@@ -146,6 +150,7 @@ class PreparedSolver(Reporting):
         super().__init__(name, prepared)
         self._matrix, self._starts = A, starts
 
+    @as_usual
     def solve(self, B: Array, x0: Array | None = None) -> Array:
         """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
         if x0 is not None and not self._starts:
@@ -156,11 +161,13 @@ class PreparedSolver(Reporting):
         x0 = None if x0 is None else _checks.start(x0, B)
         return self.reported(False, *_compiled(self.prepared, B, x0, self.prepared.atol, False))
 
+    @as_usual
     def solve_transpose(self, G: Array) -> Array:
         """Y with A^T Y = G, for G of shape (n,) or (n, k), to ``rtol`` alone: ``atol`` is in the units of B."""
         G = self._by_hand("G", G)
         return G if G.size == 0 else self.reported(True, *_compiled(self.prepared, G, None, None, True))
 
+    @as_usual
     def outcome(self, B: Array, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
         """The same inside the gradient rule, which does not differentiate it and reports what came of it."""
         return _solved(self.prepared, self._checked("B", B), None, atol, transposed)

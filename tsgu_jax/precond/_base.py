@@ -14,6 +14,7 @@ from jax.lax import stop_gradient
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._promotion import as_usual
 
 Apply = Callable[[Array], Array]
 
@@ -61,6 +62,7 @@ class Preconditioner(ABC):
         """The same as ``T``."""
         return self.T
 
+    @as_usual
     def __call__(self, v: Array) -> Array:
         """M v for v of shape (n,) or (n, k)."""
         n = self.shape[0]

@@ -14,6 +14,7 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _ilu
 from tsgu_jax._program import _host, _mesh
+from tsgu_jax._promotion import as_usual
 from tsgu_jax.precond import _incomplete
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 
@@ -70,6 +71,7 @@ class ILU(Preconditioner):
         return self  # the factors take any vector
 
 
+@as_usual
 def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
     """Precondition by incomplete LU factors of A (SuperLU), made and applied on the host, also under ``jit``.
 

@@ -15,6 +15,7 @@ from jax.tree_util import register_dataclass
 from tsgu._core.factors import _amg, _blocks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _mesh
+from tsgu_jax._promotion import as_usual
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 
 
@@ -78,6 +79,7 @@ class BlockJacobi(Preconditioner):
         return f"{super().__repr__()[:-1]}, block={self.inverses.shape[1]}>"
 
 
+@as_usual
 def jacobi(A: Any) -> Jacobi:
     """Precondition by the inverse of the diagonal of A.
 
@@ -126,6 +128,7 @@ def jacobi(A: Any) -> Jacobi:
     return Jacobi(inverse)
 
 
+@as_usual
 def block_jacobi(A: Any, block: int) -> BlockJacobi:
     """Precondition by the inverses of the diagonal blocks of A, which are dense.
 
