@@ -12,9 +12,8 @@ from jax.experimental.sparse import BCOO, BCSR
 from tsgu._core.methods._partial import unwrapped
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._methods import lsmr
 from tsgu_jax._methods._lsmr import lsmr
-from tsgu_jax._promotion import as_usual
+from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._rule._lstsq_system import LeastSquaresPlan
 from tsgu_jax._rule._method import Method
 from tsgu_jax._solve import converted, decompose, run

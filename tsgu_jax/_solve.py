@@ -18,8 +18,8 @@ from tsgu_jax._matrix._pattern import Pattern, data_of, pattern_of
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._minres import minres
 from tsgu_jax._program import _mesh, _report
+from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import Label, Outcome
-from tsgu_jax._promotion import as_usual
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._system import Plan
 

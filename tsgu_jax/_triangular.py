@@ -23,8 +23,8 @@ from tsgu_jax._methods import _substitution
 from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._methods._substitution import Rows, Values
 from tsgu_jax._program import _mesh, _report
+from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import CODE, Label, Outcome
-from tsgu_jax._promotion import as_usual
 from tsgu_jax._rule import _implicit
 from tsgu_jax._solve import check_system, decompose, run
 

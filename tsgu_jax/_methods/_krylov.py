@@ -19,8 +19,8 @@ from tsgu._core.report._log import recording, watched
 from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
 from tsgu_jax._program import _host, _mesh
 from tsgu_jax._program._conditions import in_all
+from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
-from tsgu_jax._promotion import as_usual
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._operator import CallableOperator, MatrixOperator, Operator, Preconditioner, preconditioner
 

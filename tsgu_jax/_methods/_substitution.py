@@ -30,7 +30,7 @@ from tsgu_jax._matrix._products import Entries
 from tsgu_jax._methods import _levels
 from tsgu_jax._methods._levels import Levels
 from tsgu_jax._program import _mesh
-from tsgu_jax._promotion import as_usual
+from tsgu_jax._program._promotion import as_usual
 
 _BYTES = 64
 """Bytes of a row of right-hand sides that are solved together."""

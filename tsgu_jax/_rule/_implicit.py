@@ -22,7 +22,7 @@ from jax import Array, lax
 from tsgu_jax._matrix import _products
 from tsgu_jax._matrix._products import Entries
 from tsgu_jax._program import _mesh
-from tsgu_jax._promotion import as_usual
+from tsgu_jax._program._promotion import as_usual
 
 
 class Solves(Protocol):

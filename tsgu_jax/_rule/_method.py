@@ -17,8 +17,8 @@ from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _report
+from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import Outcome
-from tsgu_jax._promotion import as_usual
 from tsgu_jax._rule._implicit import refusing
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ from jax.lax import stop_gradient
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._promotion import as_usual
+from tsgu_jax._program._promotion import as_usual
 
 Apply = Callable[[Array], Array]
 

@@ -14,7 +14,7 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _ilu
 from tsgu_jax._program import _host, _mesh
-from tsgu_jax._promotion import as_usual
+from tsgu_jax._program._promotion import as_usual
 from tsgu_jax.precond import _incomplete
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 

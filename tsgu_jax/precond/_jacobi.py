@@ -15,7 +15,7 @@ from jax.tree_util import register_dataclass
 from tsgu._core.factors import _amg, _blocks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _mesh
-from tsgu_jax._promotion import as_usual
+from tsgu_jax._program._promotion import as_usual
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 
 
