@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.experimental.sparse import BCOO, BCSR
+from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
 from tsgu._core.methods._partial import unwrapped
+from tsgu._core.report import _wording
 from tsgu._core.report._log import recording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._pattern import Pattern, data_of, pattern_of
@@ -19,7 +20,8 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._minres import minres
 from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import Label, Outcome
+from tsgu_jax._program._report import CODE, Label, Outcome
+from tsgu_jax._rule._function import Vectors, trace
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._system import Plan
 
@@ -135,9 +137,13 @@ def differentiable(
     transpose_solve: Callable[..., Any] | None,
     verify: float | None,
     kwargs: Mapping[str, Any],
-) -> Array:
-    """Check, bring A to values on a pattern, and apply the rule. A bare callable A comes from a method alone."""
-    matrix_free = isinstance(solve, Method) and callable(A) and not _checks.is_array(A)
+) -> Any:
+    """Check, bring A to values on a pattern or to a traced function, and apply the rule."""
+    matrix_free = callable(A) and not _checks.is_array(A)
+    if matrix_free and not (_checks.is_array(B) or isinstance(B, JAXSparse | SparseMatrix)):
+        vectors = Vectors.of(B)
+        flat = vectors.function("A", A), vectors.B, solve, transpose_solve, verify, vectors.arguments(kwargs)
+        return vectors.unravel(differentiable(*flat))
     if not matrix_free:
         check_system(A, B)
     else:
@@ -158,8 +164,11 @@ def differentiable(
     _checks.check_finite("x0", x0)
     if B.size == 0:
         return jnp.zeros_like(B)
-    n = B.shape[0] if values is None or values.ndim == 1 else B.shape[1]
-    return run(plan.system(pattern, values, given, n, B.dtype), values, B, x0, plan.is_own)
+    one = B.shape if values is None or values.ndim == 1 else B.shape[1:]
+    like = jax.ShapeDtypeStruct(one, B.dtype)
+    if matrix_free:
+        given = trace("A", A, like)
+    return run(plan.system(pattern, values, given, like), values, B, x0, plan.is_own)
 
 
 class Solvable(Protocol):
@@ -175,10 +184,6 @@ class Solvable(Protocol):
     @property
     def members(self) -> int | None:
         """How many there are in a batch that is one system; the outcome then has a leading dimension."""
-
-    @property
-    def captures(self) -> bool:
-        """Whether it holds a function, for which a program should not be kept."""
 
     def differentiated(self, values: Any, B: Array, x0: Array | None) -> Array:
         """X by the rule."""
@@ -203,7 +208,7 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
             return x
         # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
         # function for which these are constants.
-    rule = _compiled_rule if own and not system.captures else _rule
+    rule = _compiled_rule if own else _rule
     return rule(system, values, B, x0, _report.here())
 
 
@@ -231,6 +236,9 @@ _compiled_primal = jax.jit(_primal)
 
 def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
     outcome = jax.device_get(outcome)
+    for status, words in (("not linear", _wording.not_linear), ("non-finite A", _wording.non_finite_function)):
+        if (outcome.code == CODE[status]).any():
+            raise ValueError(words())
     seconds = time.perf_counter() - began
     label = Label(system.name, system.transposed, recording())
     batched = batched or system.members is not None

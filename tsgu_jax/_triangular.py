@@ -159,7 +159,6 @@ class TriangularSystem:
     keep: bool
 
     name = "triangular"
-    captures = False
 
     def product(self, values: Array | None, x: Array) -> Array:
         assert values is not None

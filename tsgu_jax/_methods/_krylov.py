@@ -21,8 +21,16 @@ from tsgu_jax._program import _host, _mesh
 from tsgu_jax._program._conditions import in_all
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
+from tsgu_jax._rule._function import Function
 from tsgu_jax._rule._method import Method
-from tsgu_jax._rule._operator import CallableOperator, MatrixOperator, Operator, Preconditioner, preconditioner
+from tsgu_jax._rule._operator import (
+    CallableOperator,
+    MatrixOperator,
+    Operator,
+    Preconditioner,
+    TransposedCallable,
+    preconditioner,
+)
 
 P = ParamSpec("P")
 
@@ -71,8 +79,8 @@ class _Krylov:
     M: Preconditioner | None
 
     def prepare(self, matrix: Any) -> _KrylovSystem:
-        if callable(matrix):
-            return _KrylovSystem(self, CallableOperator(matrix, self.hermitian))
+        if isinstance(matrix, Function):
+            return _KrylovSystem(self, CallableOperator(matrix.held, self.hermitian, (matrix.like,)))
         return _KrylovSystem(self, MatrixOperator(matrix.values, matrix.pattern.entries))
 
 
@@ -84,10 +92,9 @@ class _KrylovSystem:
 
     @property
     def refusal(self) -> str | None:
-        if self._operator.transpose is None:
-            return _wording.transpose_of_a(self._method.name)
-        if self._method.M is not None and self._method.M.transpose is None:
-            return _wording.transpose_of_m(self._method.name)
+        for operator, words in ((self._operator, _wording.transpose_of_a), (self._method.M, _wording.transpose_of_m)):
+            if isinstance(operator, CallableOperator) and operator.transpose is None:
+                return words(self._method.name, str(operator.derived))
         return None
 
     @property
@@ -100,32 +107,33 @@ class _KrylovSystem:
 
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
         """Y with A^T Y = G."""
-        if self.refusal is not None:  # traced, but never run: the rule refuses to be differentiated
-            return self.solve(G, None)
-        operator, M = self._operator.transpose, self._method.M
-        assert operator is not None
-        return self._solve(operator, None if M is None else M.transpose, G, None, None)
+        if self.refusal is not None:  # what cannot be honoured is not run with something else in its place
+            raise TypeError(self.refusal)
+        operator: Any = self._operator.transpose
+        M = None if self._method.M is None else self._method.M.transpose
+        x, outcome = self._solve(operator, M, G, None, None)
+        return x, operator.judged(x, G, outcome) if isinstance(operator, TransposedCallable) else outcome
 
-    def _solve(
-        self, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None, atol: Any
-    ) -> tuple[Array, Outcome]:
-        known = not any(isinstance(given, CallableOperator) for given in (operator, M))  # who see B as the user gave it
-        run = _run_with_batches_as_columns if known else _run
+    def _solve(self, operator: Operator, M: Any, B: Array, x0: Array | None, atol: Any) -> tuple[Array, Outcome]:
+        run = _run if _sees_columns(operator, M) else _run_with_batches_as_columns
         found: tuple[Array, Outcome] = run(self._method, operator, M, B, x0, atol)
         return found
 
 
-def _run(
-    method: _Krylov, operator: Operator, M: Preconditioner | None, B: Array, x0: Array | None, atol: Any
-) -> tuple[Array, Outcome]:
+def _sees_columns(*operators: Any) -> bool:
+    """Whether a function of the user's takes part, which is to see B in the shape that the user gave it."""
+    return any(isinstance(operator, CallableOperator | TransposedCallable) for operator in operators)
+
+
+def _run(method: _Krylov, operator: Operator, M: Any, B: Array, x0: Array | None, atol: Any) -> tuple[Array, Outcome]:
     problem = Problem(operator.apply, _identity if M is None else M.apply, M is not None, method.restart)
     watch: Watch | None = None
     if method.watched:
-        transposed = isinstance(operator, MatrixOperator) and operator.transposed
-        tell = partial(_tell, method.name, transposed)
+        tell = partial(_tell, method.name, operator.transposed)
         watch = lambda steps, left: _host.inform(tell, steps, left, method.limits.rtol)  # noqa: E731
     limits = method.limits if atol is None else method.limits._replace(atol=atol)
-    result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch)
+    whole = _sees_columns(operator, M)
+    result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch, whole)
     fault = None
     if isinstance(operator, MatrixOperator):
         fine = jnp.isin(result.code, jnp.array(_FINE)).all()

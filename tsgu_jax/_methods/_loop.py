@@ -123,12 +123,14 @@ def solve(
     limits: Limits,
     keep: bool,
     watch: Watch | None = None,
+    whole: bool = False,
 ) -> Result:
-    """Solve A X = B for B of shape (n,) or (n, k)."""
+    """Solve A X = B for B of shape (n,) or (n, k); ``whole`` keeps a block together, for functions that expect it so."""
     if b.ndim == 1:
         return _solve_group(kernel, problem, magnitude, b, x0, limits, keep, watch)
     n, k = b.shape
-    groups, width = _grouping(n, k, b.dtype.itemsize * kernel.vectors(problem.restart), kernel.alone)
+    bytes_per_row = b.dtype.itemsize * kernel.vectors(problem.restart)
+    groups, width = (1, k) if whole else _grouping(n, k, bytes_per_row, kernel.alone)
     if width == 1:  # a single column runs as (n,), while a user's callable still sees a block
         problem = problem._replace(A=_on_block(problem.A), M=_on_block(problem.M))
         magnitude = _on_block(magnitude)

@@ -67,9 +67,13 @@ def alike(*trees: Any) -> Any:
 
 
 def linear_solve(
-    product: Any, b: Array, solve: Callable[[Array], Array], transposed: Callable[[Array], Array]
+    product: Any,
+    b: Array,
+    solve: Callable[[Array], Array],
+    transposed: Callable[[Array], Array] | None,
+    symmetric: bool = False,
 ) -> Array:
-    """``lax.custom_linear_solve``, also inside ``shard_map``.
+    """``lax.custom_linear_solve``, also inside ``shard_map``; without ``transposed`` it cannot be transposed.
 
     It makes what the functions close over vary like b, after they have been traced for what they closed over then. So
     there the product gets what it closes over as it will be, and each function is a program of its own, whose constants
@@ -79,8 +83,9 @@ def linear_solve(
         converted, closed_over = jax.closure_convert(product, b)
         b, closed_over = alike(b, closed_over)
         product = jax.jit(lambda x: converted(x, *closed_over))
-        solve, transposed = jax.jit(solve), jax.jit(transposed)
-    x: Array = lax.custom_linear_solve(product, b, lambda _, b: solve(b), lambda _, g: transposed(g))
+        solve, transposed = jax.jit(solve), None if transposed is None else jax.jit(transposed)
+    adjoint = None if transposed is None else lambda _, g: transposed(g)
+    x: Array = lax.custom_linear_solve(product, b, lambda _, b: solve(b), adjoint, symmetric=symmetric)
     return x
 
 

@@ -18,6 +18,8 @@ from typing import Any, Protocol, cast
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from tsgu_jax._matrix import _products
 from tsgu_jax._matrix._products import Entries
@@ -50,6 +52,11 @@ class Solves(Protocol):
 class System(Protocol):
     """What the rule must know of a linear system."""
 
+    @property
+    def transposable(self) -> bool:
+        """Whether JAX can transpose the product."""
+        ...
+
     def product(self, values: Array | None, x: Array) -> Array:
         """A x, to be differentiated."""
         ...
@@ -62,15 +69,21 @@ class System(Protocol):
 def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> Array:
     """Solve A x = b; differentiable in the values and in b, to any order."""
     ready = system.prepare(None if values is None else lax.stop_gradient(values))
-    product = partial(system.product, values)
+    product, refusal = partial(system.product, values), ready.refusal
+    adjoint = None if refusal is not None else ready.solve_transpose
+    # "Symmetric" keeps JAX from transposing the product. It would need that for derivatives with respect to what the
+    # product closes over, which such a product refuses.
+    opaque = adjoint is not None and not system.transposable
     if x0 is None and ready.atol is None:
-        x = _mesh.linear_solve(product, b, lambda b: ready.solve(b, None, None), ready.solve_transpose)
+        x = _mesh.linear_solve(product, b, lambda b: ready.solve(b, None, None), adjoint, opaque)
     else:
-        x = _solve_with_what_is_its_own(ready, product, b, x0)
-    return x if ready.refusal is None else cast(Array, refusing(ready.refusal, x))
+        x = _solve_with_what_is_its_own(ready, product, b, x0, adjoint, opaque)
+    return x if refusal is None else cast(Array, untransposed_p.bind(x, message=refusal))
 
 
-def _solve_with_what_is_its_own(ready: Solves, product: Any, b: Array, x0: Array | None) -> Array:
+def _solve_with_what_is_its_own(
+    ready: Solves, product: Any, b: Array, x0: Array | None, adjoint: Any, opaque: bool
+) -> Array:
     """The start and the absolute tolerance belong to this solve alone.
 
     As further unknowns y with y = x0 and y = atol, below A x = b, they reach the solver with the right-hand side, and
@@ -92,9 +105,29 @@ def _solve_with_what_is_its_own(ready: Solves, product: Any, b: Array, x0: Array
         lambda xs: with_rest(product(xs[:n]), xs),
         jnp.concatenate([b, *known]),
         lambda rows: with_rest(solved(rows), rows),
-        lambda rows: with_rest(ready.solve_transpose(rows[:n]), rows),
+        None if adjoint is None else lambda rows: with_rest(adjoint(rows[:n]), rows),
+        opaque,
     )
     return xs[:n]
+
+
+untransposed_p = Primitive("untransposed")
+"""The identity, whose transpose is refused: an adjoint solve that cannot be had is an error before it is run.
+
+It is reached by reverse mode, by ``jax.linear_transpose`` and by whatever else transposes a solve; forward mode, which
+needs the matrix alone, passes it.
+"""
+
+
+def _refuse_transpose(cotangent: Any, x: Any, *, message: str) -> Any:
+    raise TypeError(message)
+
+
+untransposed_p.def_impl(lambda x, message: x)
+untransposed_p.def_abstract_eval(lambda x, message: x)
+ad.deflinear2(untransposed_p, _refuse_transpose)
+batching.defvectorized(untransposed_p)
+mlir.register_lowering(untransposed_p, lambda _, x, message: [x])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -101,7 +101,6 @@ class LeastSquaresSystem:
 
     transposed = False
     members = None
-    captures = False
 
     @property
     def name(self) -> str:

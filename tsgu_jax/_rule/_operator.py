@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.lax import stop_gradient
-from jax.tree_util import register_dataclass
+from jax.tree_util import Partial, register_dataclass
 
-from tsgu._core.methods._options import ASYMMETRY, ZERO_SUM
+from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._methods._columns import norm, power_of_two, relative_to
+from tsgu_jax._program._report import CODE, Outcome
+from tsgu_jax._rule._function import Derived, Function, adjoint_deviation, derive
 from tsgu_jax.precond import _base
 
 Apply = Callable[[Array], Array]
@@ -80,12 +84,19 @@ class DenseOperator:
         return DenseOperator(self.matrix.T)
 
 
-@dataclass(frozen=True)
+@partial(register_dataclass, data_fields=["function"], meta_fields=["hermitian", "likes"])
+@dataclass(frozen=True, eq=False)
 class CallableOperator:
-    """An operator known by its products alone."""
+    """An operator known by its products alone.
+
+    ``function`` is a pytree: a traced one, or the user's own in a Partial. ``likes`` are arrays that it may be given.
+    """
 
     function: Any
     hermitian: bool
+    likes: tuple[jax.ShapeDtypeStruct, ...]
+
+    transposed = False
 
     @property
     def apply(self) -> Apply:
@@ -96,29 +107,81 @@ class CallableOperator:
         """|A x|: all that can be said of |A| |x| from products, and never more than it."""
         return jnp.abs(self.apply(x))
 
+    @cached_property
+    def derived(self) -> Derived | str:
+        """The transpose that JAX derives, or why it does not."""
+        return derive(self.function, *self.likes)
+
+    @cached_property
+    def transpose(self) -> TransposedCallable | None:
+        """None where it cannot be known. What the user says of the function is taken, and judged by what is derived."""
+        given, derived = self._given, self.derived
+        truth = None if isinstance(derived, str) else derived.transpose
+        if given is not None:
+            return TransposedCallable(given, truth, self.apply, "wrong transpose")
+        if self.hermitian:
+            conjugate: Apply = lambda v: self.apply(v.conj()).conj()  # noqa: E731
+            return TransposedCallable(conjugate, truth, self.apply, "not symmetric")
+        return None if truth is None else TransposedCallable(truth, truth, self.apply, "")
+
     @property
-    def transpose(self) -> CallableOperator | None:
-        """None where it cannot be known."""
-        function = transposed(self.function, self.hermitian)
-        return None if function is None else CallableOperator(function, self.hermitian)
+    def _given(self) -> Apply | None:
+        function = self.function.func if isinstance(self.function, Partial) else self.function
+        given: Apply | None = getattr(function, "T", None)
+        return given
 
 
-register_dataclass(CallableOperator, data_fields=[], meta_fields=["function", "hermitian"])
+@dataclass(frozen=True, eq=False)
+class TransposedCallable:
+    """The transpose of such an operator."""
 
-Operator = MatrixOperator | CallableOperator
+    apply: Apply
+    truth: Apply | None
+    """The transpose as JAX derives it; None where it does not."""
+    forward: Apply
+    fault: str
+    """What is wrong where it is not the transpose; empty where it is for certain."""
+
+    transposed = True
+
+    def magnitude(self, x: Array) -> Array:
+        return jnp.abs(self.apply(x))
+
+    def judged(self, x: Array, g: Array, outcome: Outcome) -> Outcome:
+        """The outcome of a solve of A^T x = g, by its true residual: a solve with another matrix would not know.
+
+        Where the true transpose is not known, one product of two pairs of vectors tells whether this is it.
+        """
+        if not self.fault:
+            return outcome
+        eps = float(jnp.finfo(g.dtype).eps)
+        if self.truth is None:
+            wrong = adjoint_deviation(self.forward, self.apply, g) > jnp.maximum(outcome.target, ADJOINT * eps)
+            return outcome._replace(code=jnp.where(wrong, CODE[self.fault], outcome.code).astype(outcome.code.dtype))
+        scale = power_of_two(g)
+        size, image = norm(g / scale), self.truth(x)
+        relative = relative_to(norm((g - image) / scale), size)
+        rounding = ADJOINT * eps * relative_to(norm((jnp.abs(image) + jnp.abs(g)) / scale), size)
+        # By how much the two residuals differ is by how much the two matrices do, on x.
+        wrong = relative > outcome.residual + jnp.maximum(outcome.target, rounding)
+        return outcome._replace(
+            code=jnp.where(wrong, CODE[self.fault], outcome.code).astype(outcome.code.dtype),
+            residual=jnp.where(wrong, relative, outcome.residual),
+        )
+
+
+Operator = MatrixOperator | CallableOperator | TransposedCallable
 Preconditioner = MatrixOperator | DenseOperator | CallableOperator | _base.Preconditioner
 
 
-def transposed(function: Any, hermitian: bool) -> Any | None:
-    """The transpose of an operator given as a matrix or callable; None where it cannot be known.
-
-    The transpose of a Hermitian operator is its conjugate: A^T v = conj(A conj(v)).
-    """
-    if isinstance(function, BCSR):
-        return SparseMatrix.from_bcoo(function).T.to_bcsr()
-    if hasattr(function, "T"):
-        return function.T
-    return (lambda v: function(v.conj()).conj()) if hermitian else None
+def transposed(M: Any, like: jax.ShapeDtypeStruct) -> Any | str:
+    """The transpose of a preconditioner given as a matrix or callable, for vectors like this; where there is none, why."""
+    if isinstance(M, BCSR):
+        return SparseMatrix.from_bcoo(M).T.to_bcsr()
+    if hasattr(M, "T"):
+        return M.T
+    derived = derive(M, like)
+    return derived if isinstance(derived, str) else derived.transpose
 
 
 def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditioner | None:
@@ -142,6 +205,9 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
             return DenseOperator(stop_gradient(_checks.as_array("M", M).astype(dtype)))
         sparse = M if isinstance(M, SparseMatrix) else SparseMatrix.from_bcoo(M)
         return MatrixOperator(stop_gradient(sparse.values.astype(dtype)), sparse.pattern.entries)
+    if isinstance(M, Function):
+        return CallableOperator(M.held, hermitian, (M.like,))
     if callable(M):
-        return CallableOperator(M, hermitian)
+        likes = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in ((n,), (n, 1)))
+        return CallableOperator(Partial(M), hermitian, likes)
     raise TypeError(_wording.not_a("M", "a matrix or a callable r -> M r that approximates the inverse of A", M))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -21,7 +21,9 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix, csr_of
 from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._program._report import CODE, Outcome
 from tsgu_jax._rule import _implicit
+from tsgu_jax._rule._function import Derived, Function, derive, deviation, is_function, trace
 from tsgu_jax._rule._method import Bound, Method, Prepared, PreparedSolver, Reporting
+from tsgu_jax._rule._operator import CallableOperator, MatrixOperator, TransposedCallable
 from tsgu_jax._rule._operator import transposed as transpose_of
 
 Solver = Callable[..., Any]
@@ -64,25 +66,29 @@ class Plan:
         own = Method, PreparedSolver
         return all(solver is None or isinstance(solver, own) for solver in (self.solve, self.transpose_solve))
 
-    def system(self, pattern: Pattern | None, values: Array | None, given: Any, n: int, dtype: Any) -> LinearSystem:
-        """The linear system for A on a pattern, or for a matrix that is only a callable."""
+    def system(self, pattern: Pattern | None, values: Array | None, given: Any, like: Any) -> LinearSystem:
+        """The linear system for A on a pattern, or for a matrix that is only a function; ``like`` is one B."""
         matrix = None if pattern is None else SparseMatrix.tree_unflatten(None, (values, pattern))
-        bound = partial(self._bound, given=given, n=n, dtype=dtype, matrix=matrix)
+        bound = partial(self._bound, given=given, like=like, matrix=matrix)
         forward = bound(self.transpose_solve, True) if self.solve is None else bound(self.solve, False)
         known = self.solve is self.transpose_solve and isinstance(self.solve, Method)
         same = self.solve is None or self.transpose_solve is None or known
         adjoint = None if same else bound(self.transpose_solve, True)
-        return LinearSystem(pattern, None if pattern is not None else given, forward, adjoint)
+        return LinearSystem(
+            pattern, None if pattern is not None else given, forward, adjoint, tried=self.verify is not None
+        )
 
-    def _bound(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any, matrix: Any) -> Bound:
+    def _bound(self, solver: Any, of_transpose: bool, given: Any, like: Any, matrix: Any) -> Bound:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
-            return solver.bind(arguments, n, dtype, matrix)
+            if is_function(arguments.get("M")):
+                arguments["M"] = trace("M", arguments["M"], like, convert=True)
+            return solver.bind(arguments, like.shape[0], like.dtype, matrix)
         of_transpose = of_transpose and not _wording.is_prepared(solver)  # which solves with both
-        return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
+        return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem, like)
 
 
-@partial(register_dataclass, data_fields=["pattern", "forward", "adjoint"], meta_fields=["function"])
+@partial(register_dataclass, data_fields=["pattern", "function", "forward", "adjoint"], meta_fields=["tried"])
 @dataclass(frozen=True, eq=False)
 class LinearSystem:
     """A linear system as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit.System`.
@@ -91,10 +97,12 @@ class LinearSystem:
     """
 
     pattern: Pattern | None
-    function: Any
+    function: Function | None
     forward: Bound
     adjoint: Bound | None
     """None where the forward serves the adjoint too."""
+    tried: bool = False
+    """Whether it is tried that the function is linear."""
 
     transposed = False
     members = None
@@ -110,15 +118,24 @@ class LinearSystem:
         prepared = self.prepared(values)
         return prepared.solve(B, x0, prepared.atol)
 
+    @cached_property
+    def _derived(self) -> Derived | str:
+        assert self.function is not None
+        return derive(self.function, self.function.like)
+
     @property
-    def captures(self) -> bool:
-        return self.function is not None
+    def transposable(self) -> bool:
+        return self.function is None or not isinstance(self._derived, str)
 
     def product(self, values: Array | None, x: Array) -> Array:
-        if values is None or self.pattern is None:
-            product: Array = self.function(x)
-            return product
-        return _products.entrywise(values, x, self.pattern.entries)
+        if self.function is None:
+            assert values is not None
+            assert self.pattern is not None
+            return _products.entrywise(values, x, self.pattern.entries)
+        if isinstance(self._derived, str):
+            consts = _implicit.refusing(_wording.closed_over(self._derived), self.function.consts)
+            return replace(self.function, consts=consts)(x)
+        return self._derived.linear(x)
 
     def prepare(self, values: Array | None) -> Solves:
         forward = Reporting(self.forward.name, self.prepared(values))
@@ -128,12 +145,42 @@ class LinearSystem:
 
     def prepared(self, values: Array | None) -> Prepared:
         """Made ready for the forward solve."""
-        return self.forward.prepare(self._matrix(values))
+        prepared = self.forward.prepare(self._matrix(values))
+        if self.function is None or not self.tried:
+            return prepared
+        return _Tried(prepared, deviation(self.function.held, self.function.like))
 
     def _matrix(self, values: Array | None) -> Any:
         if values is None or self.pattern is None:
             return self.function
         return SparseMatrix.tree_unflatten(None, (values, self.pattern))
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A solve with a function, whose result is NaN where that was seen not to be linear."""
+
+    prepared: Prepared
+    deviation: Array
+
+    @property
+    def refusal(self) -> str | None:
+        return self.prepared.refusal
+
+    @property
+    def atol(self) -> Any:
+        return self.prepared.atol
+
+    def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
+        x, outcome = self.prepared.solve(B, x0, atol)
+        finite = jnp.isfinite(self.deviation)
+        linear = self.deviation <= float(jnp.finfo(B.dtype).eps) ** 0.5
+        fault = jnp.where(finite, CODE["not linear"], CODE["non-finite A"])
+        code = jnp.where(linear, outcome.code, fault).astype(outcome.code.dtype)
+        return jnp.where(linear, x, jnp.nan), outcome._replace(code=code)
+
+    def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        return self.prepared.solve_transpose(G)
 
 
 @dataclass(frozen=True)
@@ -161,7 +208,7 @@ class Solves:
 @partial(
     register_dataclass,
     data_fields=["solver", "given", "arguments"],
-    meta_fields=["of_transpose", "verify", "ready"],
+    meta_fields=["of_transpose", "verify", "ready", "like"],
 )
 @dataclass(frozen=True, eq=False)
 class Foreign:
@@ -177,30 +224,44 @@ class Foreign:
     given: Any
     arguments: Mapping[str, Any]
     verify: float | None
-    ready: Callable[[Foreign, Any, SparseMatrix], Any]
+    ready: Callable[[Foreign, Any, Any], Any]
+    like: Any = None
+    """One right-hand side, where a transpose may have to be derived."""
 
     @property
     def name(self) -> str:
         return _wording.name_of(self.solver)
 
     def prepare(self, matrix: Any) -> Any:
-        given = matrix if isinstance(self.given, SparseMatrix) else _detached(self.given)
+        if isinstance(self.given, Function):
+            given = self.given.held
+        else:
+            given = matrix if isinstance(self.given, SparseMatrix) else _detached(self.given)
         return self.ready(self, given, matrix)
 
 
 class _ForeignSystem:
     """Its result checked by one product."""
 
-    def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
-        self._bound, self._given, self._matrix = bound, given, matrix
+    def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix | Function) -> None:
+        self._bound, self._given = bound, given
+        self._operator: Any = (
+            CallableOperator(matrix.held, False, (matrix.like,))
+            if isinstance(matrix, Function)
+            else MatrixOperator(matrix.values, matrix.pattern.entries)
+        )
         solver = bound.solver
         prepared: Any = solver.prepare(given, **bound.arguments) if _wording.prepares(solver) else solver
         self._prepared: Any = prepared if _wording.is_prepared(prepared) else None
 
     @property
     def refusal(self) -> str | None:
-        M = self._bound.arguments.get("M")
-        return _wording.transpose_of_m(self._bound.name) if M is not None and transpose_of(M, False) is None else None
+        if isinstance(self._prepared, PreparedSolver):
+            return self._prepared.refusal
+        if isinstance(self._operator, CallableOperator) and self._operator.transpose is None:
+            return _wording.transpose_of_a(self._bound.name, str(self._operator.derived))
+        M = self._transposed_preconditioner
+        return _wording.transpose_of_m(self._bound.name, M) if isinstance(M, str) else None
 
     @property
     def atol(self) -> Any:
@@ -211,10 +272,17 @@ class _ForeignSystem:
         return self._solve(B, arguments, atol, transposed=False)
 
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
+        if self.refusal is not None:
+            raise TypeError(self.refusal)
         arguments = dict(self._bound.arguments)
-        if arguments.get("M") is not None and self.refusal is None:
-            arguments["M"] = transpose_of(arguments["M"], False)
+        if arguments.get("M") is not None:
+            arguments["M"] = self._transposed_preconditioner
         return self._solve(G, arguments, None, transposed=True)
+
+    @cached_property
+    def _transposed_preconditioner(self) -> Any:
+        M = self._bound.arguments.get("M")
+        return None if M is None else transpose_of(M, self._bound.like)
 
     def _solve(self, B: Array, arguments: dict[str, Any], atol: Any, transposed: bool) -> tuple[Array, Outcome]:
         of_transpose, prepared = self._bound.of_transpose, self._prepared
@@ -224,11 +292,19 @@ class _ForeignSystem:
         elif prepared is not None:
             x = prepared.solve_transpose(B) if transposed != of_transpose else prepared.solve(B)
         else:
-            matrix = self._given if transposed == of_transpose else transpose_in_kind(self._given)
+            matrix = self._given if transposed == of_transpose else self._transpose
             x = self._bound.solver(matrix, B, **arguments)
         x = _checks.solution(self._bound.name, x, B)
         verified = self._outcome(x, B, transposed)
         return x, verified if own is None else _both(own, verified)
+
+    @cached_property
+    def _transpose(self) -> Any:
+        """As the solver gets it."""
+        if isinstance(self._operator, CallableOperator):
+            assert self._operator.transpose is not None
+            return self._operator.transpose.apply
+        return transpose_in_kind(self._given)
 
     def _outcome(self, x: Array, B: Array, transposed: bool) -> Outcome:
         """The true relative residual of each column, by one product; norms of columns scaled to be safe."""
@@ -236,19 +312,24 @@ class _ForeignSystem:
         if verify is None:
             code = jnp.full(B.shape[1:], CODE["not verified"])
             return Outcome(code, None, None, None, None, None)
-        relative, finite = _residual(self._matrix, x, B, transposed)
+        operator = self._operator.transpose if transposed else self._operator
+        residual = _compiled_residual if isinstance(operator, MatrixOperator) else _residual
+        relative, finite = residual(operator, x, B)
         bad = jnp.where(finite, CODE["residual above verify"], CODE["non-finite"])
         code = jnp.where(relative <= verify, CODE["converged"], bad)
-        return Outcome(code, None, relative, None, jnp.asarray(verify), None)
+        outcome = Outcome(code, None, relative, None, jnp.asarray(verify), None)
+        return operator.judged(x, B, outcome) if isinstance(operator, TransposedCallable) else outcome
 
 
-@partial(jax.jit, static_argnames="transposed")  # its loop would be compiled anew in each call
-def _residual(A: SparseMatrix, x: Array, B: Array, transposed: bool) -> tuple[Array, Array]:
+def _residual(A: Any, x: Array, B: Array) -> tuple[Array, Array]:
     """The relative residual of each column, and whether its right-hand side is finite."""
     scale = power_of_two(B)
     size = norm(B / scale)
-    left = norm((B - _products.apply(_products.operand(A.values, A.pattern.entries, transposed), x)) / scale)
+    left = norm((B - A.apply(x)) / scale)
     return relative_to(left, size), jnp.isfinite(size)
+
+
+_compiled_residual = jax.jit(_residual)  # its loop would be compiled anew in each call
 
 
 def _both(own: Outcome, verified: Outcome) -> Outcome:

@@ -21,6 +21,9 @@ from tsgu._core.report import _place
 ASYMMETRY = 100
 """Multiple of the rounding unit by which a matrix that counts as Hermitian may differ from its adjoint."""
 
+ADJOINT = 1000
+"""Multiple of the rounding unit by which <u, A v> may differ from <A^T u, v>, relative to its terms."""
+
 ZERO_SUM = 100
 """Multiple of the rounding unit, relative to the sum of magnitudes, below which the sum of a row counts as zero."""
 

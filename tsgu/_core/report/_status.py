@@ -34,6 +34,18 @@ ADVICE = {
         "The columns of A are linearly dependent to working precision, so that the minimiser is not unique and has no "
         "derivative. Remove columns or give damp > 0."
     ),
+    "not linear": (
+        "A, given as a function, is not linear in each column: A(c v) differs from c A(v). Return the product with a "
+        "matrix alone, without terms that are constant or nonlinear, and do not mix the columns of a block."
+    ),
+    "non-finite A": "A, given as a function, returned NaN or infinity for a vector of moderate numbers.",
+    "not symmetric": (
+        "A, given as a function, is not symmetric (Hermitian), which the method needs: use bicgstab or gmres."
+    ),
+    "wrong transpose": (
+        "The attribute T of A, given as a function, is not its transpose. Correct it, or leave it out, so that the "
+        "transpose is derived."
+    ),
     "not verified": "",
     "residual above verify": (
         "The solver given returned without solving the system. Tighten its tolerance, or pass verify=None if this "
@@ -126,7 +138,8 @@ class SolveInfo:
     status : str
         The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
         "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular", "overflow",
-        "non-finite", "ill-conditioned", "rank deficient", "residual above verify", or "not verified".
+        "non-finite", "ill-conditioned", "rank deficient", "residual above verify", "not verified", or for A given as a
+        function "not linear", "non-finite A", "not symmetric", or "wrong transpose".
     iterations : int or None
         The most steps that a column took.
     residual : float or None

@@ -212,18 +212,61 @@ def constants_are_lost() -> str:
     )
 
 
-def transpose_of_m(method: str) -> str:
+def transpose_of_m(method: str, why: str = "") -> str:
     return (
         f"M must have a transpose where {method} is differentiated, since the adjoint system needs M.T; got a callable "
-        f"without .T. Give M as a matrix, or as an object with __call__ and .T.{GRADIENTS}"
+        f"without .T{_derived(why)}. Give M as a matrix, or as an object with __call__ and .T.{GRADIENTS}"
     )
 
 
-def transpose_of_a(method: str) -> str:
+def transpose_of_a(method: str, why: str) -> str:
     return (
-        f"A must have a transpose where {method} is differentiated; got a callable without .T. "
+        f"A must have a transpose where {method} is differentiated; got a callable without .T{_derived(why)}. "
         f"Give A as a sparse matrix, or as an object with __call__ and .T.{GRADIENTS}"
     )
+
+
+def _derived(why: str) -> str:
+    return f", whose transpose cannot be derived ({why})" if why else ""
+
+
+def closed_over(why: str) -> str:
+    return (
+        "A, given as a function, must be transposable where what it closes over is differentiated; got one whose "
+        f"transpose cannot be derived ({why}). Write it with operations that have a derivative.{GRADIENTS}"
+    )
+
+
+def result_of_function(name: str, shape: str, dtype: str, got: str) -> str:
+    return (
+        f"{name} must return what it is given, here shape {shape} and dtype {dtype}, times a square matrix; got {got}."
+        f"{CONVENTIONS}"
+    )
+
+
+def not_linear() -> str:
+    return (
+        "A must be linear, column by column, as a function; got one for which A(c v) is not c A(v), tried with one "
+        "vector v and one number c for each column. Return the product with a matrix alone, without terms that are "
+        "constant or nonlinear; a vector of two dimensions is no block of columns, and goes in flat, or in JAX as the "
+        f"pytree (B,). verify=None leaves this untried.{CONVENTIONS}"
+    )
+
+
+def non_finite_function() -> str:
+    return (
+        "A must map finite vectors to finite ones as a function; got NaN or infinity for a vector of moderate numbers. "
+        "Look at what the function closes over."
+    )
+
+
+def leaves(got: Sequence[str]) -> str:
+    kinds = ", ".join(got) or "none"
+    return f"B must have leaves, all of one dtype, as a pytree; got {kinds}. Convert them to one.{CONVENTIONS}"
+
+
+def structure(name: str, expected: object, got: object) -> str:
+    return f"{name} must have the structure and the shapes of B, {expected}; got {got}."
 
 
 def zero_diagonal(name: str, first: int, count: int) -> str:
