@@ -64,7 +64,11 @@ def _solution(problem: Problem, s: _State) -> Array:
     return s.x
 
 
-@krylov_method(Kernel(_start, _step, _solution, lambda restart: 7), hermitian=False, settings=BICGSTABSettings)
+def _vectors(restart: int) -> int:
+    return 7
+
+
+@krylov_method(Kernel(_start, _step, _solution, _vectors), hermitian=False, settings=BICGSTABSettings)
 def bicgstab(
     A: Any,
     B: Array,

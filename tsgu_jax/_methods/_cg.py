@@ -51,7 +51,11 @@ def _solution(problem: Problem, s: _State) -> Array:
     return s.x
 
 
-@krylov_method(Kernel(_start, _step, _solution, lambda restart: 5), hermitian=True, settings=LinearCGSettings)
+def _vectors(restart: int) -> int:
+    return 5
+
+
+@krylov_method(Kernel(_start, _step, _solution, _vectors), hermitian=True, settings=LinearCGSettings)
 def linear_cg(
     A: Any,
     B: Array,

@@ -35,7 +35,8 @@ class Direct:
         refuse_callable(self.name, matrix)
         values, entries = matrix.values, matrix.pattern.entries
         factor = partial(_factors.factor, self.library, self.rtol, entries.shape)
-        number = _host.call("direct", factor, jax.ShapeDtypeStruct((), jnp.int32), values, entries.row, entries.col)
+        words = jax.ShapeDtypeStruct((_factors.WORDS,), jnp.uint32)
+        number = _host.call("direct", factor, words, values, entries.row, entries.col)
         return _DirectSystem(number, values, entries, self.library, self.rtol)
 
 

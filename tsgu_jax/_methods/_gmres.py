@@ -110,9 +110,13 @@ def _combined(x: Array, Z: Array, t: _Small) -> Array:
     return x + combine(Z[:m], y)
 
 
+def _vectors(restart: int) -> int:
+    return 2 * restart + 4
+
+
 @krylov_method(
     # XLA's sums over a basis of several columns take ten times as long as its products with a basis of one.
-    Kernel(_start, _step, _solution, lambda restart: 2 * restart + 4, minimal=True, alone=True),
+    Kernel(_start, _step, _solution, _vectors, minimal=True, alone=True),
     hermitian=False,
     settings=None,
 )

@@ -106,8 +106,12 @@ def _hold(running: Array, before: _State, after: _State) -> _State:
     return after._replace(x=jnp.where(running, after.x, before.x))
 
 
+def _vectors(restart: int) -> int:
+    return 7
+
+
 @krylov_method(
-    Kernel(_start, _step, _solution, lambda restart: 7, minimal=True, hold=_hold),
+    Kernel(_start, _step, _solution, _vectors, minimal=True, hold=_hold),
     hermitian=True,
     settings=MINRESSettings,
 )

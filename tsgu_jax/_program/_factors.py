@@ -1,6 +1,8 @@
 """The host's side of ``direct``: factors by number, and solves with them for whole batches. NumPy only."""
 
 import itertools
+import os
+import secrets
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,17 +32,28 @@ class Factors:
     lock: Lock = field(default_factory=Lock)
 
 
+WORDS = 2
+"""32-bit words of a number, with 64-bit types turned off too: one drawn for the process, and one that counts."""
+
+
 class _Store:
-    """Factors by number, the least recently used dropped when they are many or large."""
+    """Factors by number, the least recently used dropped when they are many or large.
+
+    A number may come from elsewhere, in what was pickled or what another process has sent. It must not be found then,
+    so that the factors are made again from the values.
+    """
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
+        self._process, self._token = 0, 0
         self._lock = Lock()
         self._factors: OrderedDict[int, Factors] = OrderedDict()
 
     def add(self, factors: Factors) -> int:
         with self._lock:
-            number = next(self._numbers) % 2**31
+            if self._process != os.getpid():  # after a fork as well
+                self._process, self._token = os.getpid(), 1 + secrets.randbelow(2**32 - 1)
+            number = self._token << 32 | next(self._numbers) % 2**32
         self.keep(number, factors)
         return number
 
@@ -63,17 +76,29 @@ class _Store:
 store = _Store()
 
 
+def words_of(numbers: Any) -> Array:
+    """Numbers, (...), as they travel, (..., words)."""
+    whole = np.asarray(numbers, np.uint64)
+    return np.stack([whole >> np.uint64(32), whole & np.uint64(2**32 - 1)], axis=-1).astype(np.uint32)
+
+
+def numbers_of(words: Array) -> Array:
+    """The numbers again."""
+    whole = words.astype(np.uint64)
+    numbers: Array = whole[..., 0] << np.uint64(32) | whole[..., 1]
+    return numbers
+
+
 def factor(library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array) -> Array:
-    """Factor the matrices with these values; a number for each.
+    """Factor the matrices with these values; a number for each, in words.
 
     The arrays may have leading dimensions, those of nested batches, of size 1 where there is none.
     """
-    values, row, col = np.asarray(values), np.asarray(row), np.asarray(col)
     lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1])
-    numbers = np.empty(lead, np.int32)
+    numbers = np.empty(lead, np.uint64)
     for index in np.ndindex(lead):
         numbers[index] = store.add(_factored(library, rtol, shape, *(member(a, index, 1) for a in (values, row, col))))
-    return numbers
+    return words_of(numbers)
 
 
 def solve(
@@ -89,8 +114,7 @@ def solve(
     b: Any,
 ) -> tuple[Array, Array, Array]:
     """Solve with the factors of these numbers: the solutions, and per column status and relative residual."""
-    values, row, col, b = (np.asarray(a) for a in (values, row, col, b))
-    members, b = parts(number, b, ndim)
+    members, b = parts(numbers_of(number), b, ndim)
     x = np.empty_like(b)
     code = np.empty((*b.shape[: b.ndim - ndim], *b.shape[b.ndim - ndim + 1 :]), np.int32)
     residual = np.empty(code.shape, b.real.dtype)
@@ -117,9 +141,8 @@ class Part(NamedTuple):
         return np.moveaxis(columns.reshape(self.shape), 0, self.axis)
 
 
-def parts(number: Any, b: Array, ndim: int) -> tuple[Iterator[Part], Array]:
+def parts(number: Array, b: Array, ndim: int) -> tuple[Iterator[Part], Array]:
     """The parts of b with one factor each, and b with the leading dimensions of both."""
-    number = np.asarray(number)
     lead = np.broadcast_shapes(number.shape, b.shape[: b.ndim - ndim])
     b = np.broadcast_to(b, (*lead, *b.shape[b.ndim - ndim :]))
     number = number.reshape((1,) * (len(lead) - number.ndim) + number.shape)

@@ -13,7 +13,7 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _ilu
-from tsgu_jax._program import _host, _mesh
+from tsgu_jax._program import _factors, _host, _mesh
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax.precond import _incomplete
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
@@ -53,7 +53,7 @@ class ILU(Preconditioner):
     def apply(self) -> Apply:
         find = partial(_incomplete.find, self.n, self.drop_tol, self.fill_factor)
         entries = self.number, self.values, self.row, self.col
-        number = _host.call("ilu", find, jax.ShapeDtypeStruct((), jnp.int32), *entries)
+        number = _host.call("ilu", find, jax.ShapeDtypeStruct((_factors.WORDS,), jnp.uint32), *entries)
 
         def apply(v: Array) -> Array:
             solve = partial(_incomplete.solve, self.transposed, v.ndim)
@@ -121,4 +121,4 @@ def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
     if not is_traced(A):
         number = _incomplete.add(n, drop_tol, fill_factor, *map(np.asarray, entries))
     values, row, col = (e if isinstance(e, Array) else _mesh.lifted(e) for e in entries)
-    return ILU(_mesh.lifted(np.int32(number)), values, row, col, n, drop_tol, fill_factor)
+    return ILU(_mesh.lifted(_factors.words_of(number)), values, row, col, n, drop_tol, fill_factor)

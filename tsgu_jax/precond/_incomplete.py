@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tsgu._core.factors._ilu import IncompleteFactors
-from tsgu_jax._program._factors import Factors, canonical, member, parts, store
+from tsgu_jax._program._factors import Factors, canonical, member, numbers_of, parts, store, words_of
 
 Array = npt.NDArray[Any]
 
@@ -28,8 +28,8 @@ def add(n: int, drop_tol: float, fill_factor: float, values: Array, row: Array, 
 
 def find(n: int, drop_tol: float, fill_factor: float, number: Any, values: Any, row: Any, col: Any) -> Array:
     """The numbers of incomplete factors that are there: those given, or new ones for what was dropped or never made."""
-    number, values, row, col = (np.asarray(a) for a in (number, values, row, col))
-    found = np.empty(np.broadcast_shapes(number.shape, values.shape[:-1], row.shape[:-1]), np.int32)
+    number = numbers_of(number)
+    found = np.empty(np.broadcast_shapes(number.shape, values.shape[:-1], row.shape[:-1]), np.uint64)
     for index in np.ndindex(found.shape):
         known = int(member(number, index, 0))
         entries = [member(a, index, 1) for a in (values, row, col)]
@@ -39,12 +39,12 @@ def find(n: int, drop_tol: float, fill_factor: float, number: Any, values: Any, 
                 found[index] = add(n, drop_tol, fill_factor, *entries)
             except ValueError:  # a singular factor, or entries that are not finite
                 found[index] = store.add(Factors(None))
-    return found
+    return words_of(found)
 
 
 def solve(transposed: bool, ndim: int, number: Any, v: Any) -> Array:
     """Solve with incomplete factors; NaN where they are singular."""
-    members, v = parts(number, np.asarray(v), ndim)
+    members, v = parts(numbers_of(number), v, ndim)
     x = np.empty_like(v)
     for part in members:
         factors = store.find(part.number)
