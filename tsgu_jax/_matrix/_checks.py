@@ -25,6 +25,11 @@ def is_array(x: Any) -> bool:
     return isinstance(x, Array | np.ndarray)
 
 
+def is_like_array(leaf: Any) -> bool:
+    """Whether it has a shape and a dtype: a function of leaves may have put anything in the place of an array."""
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
 def as_array(name: str, x: Any) -> Array:
     """A JAX array of the same dtype; JAX itself would quietly turn float64 into float32 where x64 is off."""
     if (
@@ -181,6 +186,13 @@ def check_values(values: Any, nnz: int) -> None:
             f"values must be dense with shape ({nnz},) or (batch, {nnz}), one per stored entry; "
             f"got {tuple(values.shape)}."
         )
+
+
+def check_indices(pattern: Any) -> None:
+    """Index arrays that are integers still: they are leaves, and a function of leaves may have been applied to them."""
+    for index in (pattern.row, pattern.col):
+        if not (hasattr(index, "dtype") and jnp.issubdtype(index.dtype, jnp.integer)):
+            raise TypeError(_wording.mapped_indices(getattr(index, "dtype", type(index).__name__)))
 
 
 def check_unbatched(values: Any) -> None:

@@ -269,8 +269,9 @@ class Pattern:
         return pattern
 
     def __repr__(self) -> str:
+        known = f", nnz={self.nnz}" if _checks.is_like_array(self.col) else ""
         told = self.__dict__["symbolic"].told if "symbolic" in self.__dict__ else ""
-        return f"Pattern(shape={self.shape}, nnz={self.nnz}{told and ', ' + told})"
+        return f"Pattern(shape={self.shape}{known}{told and ', ' + told})"
 
 
 def _transposed(entries: Entries) -> Entries:

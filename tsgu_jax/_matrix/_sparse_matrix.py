@@ -223,6 +223,7 @@ class SparseMatrix:
 
     def to_dense(self) -> Array:
         """The same matrix as a dense array, shape (m, n) or (batch, m, n); differentiable to any order."""
+        _checks.check_indices(self.pattern)
         zeros = jnp.zeros((*self.values.shape[:-1], *self.pattern.shape), self.dtype)
         return zeros.at[..., self.pattern.row, self.pattern.col].add(self.values, mode="drop")
 
@@ -232,6 +233,7 @@ class SparseMatrix:
 
     def _settled(self) -> "SparseMatrix":
         """The same matrix in canonical order, if its indices are known."""
+        _checks.check_indices(self.pattern)
         pattern = self.pattern._settled
         return self if pattern is self.pattern else SparseMatrix(pattern.gather(self.values), pattern)
 
@@ -319,6 +321,7 @@ class SparseMatrix:
             A, X = self._settled(), X._settled()
             _checks.check_known(A.pattern, X.pattern)
             return SparseMatrix(*_arithmetic.multiplied((A.values, A.pattern), (X.values, X.pattern)))
+        _checks.check_indices(self.pattern)
         _checks.check_factor(self.shape, self.values, X)
         return _implicit.product(self.values, _checks.as_array("X", X), self.pattern.entries)
 
@@ -332,6 +335,8 @@ class SparseMatrix:
         return matrix
 
     def __repr__(self) -> str:
+        if not (_checks.is_like_array(self.values) and _checks.is_like_array(self.pattern.col)):
+            return f"SparseMatrix(values={self.values!r}, pattern={self.pattern!r})"
         return f"SparseMatrix(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype})"
 
 

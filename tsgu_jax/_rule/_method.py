@@ -195,6 +195,8 @@ class PreparedSolver(Reporting):
         return cls(aux[0], children[1], children[0], aux[1])
 
     def __repr__(self) -> str:
+        if not _checks.is_like_array(self._matrix.values):
+            return super().__repr__()
         return f"<{self.name} prepared for a matrix of shape {self._matrix.shape}, dtype {self._matrix.dtype}>"
 
 

@@ -91,10 +91,8 @@ class AMG(Preconditioner):
         return jax.tree.map(jnp.conj, self) if jnp.iscomplexobj(self.coarse) else self
 
     def __repr__(self) -> str:
-        return (
-            f"<amg {self.kind}: {len(self.levels) + 1} levels, {self.complexity} entries per entry of A, "
-            f"shape={self.shape}, dtype={self.dtype}>"
-        )
+        levels = f"{len(self.levels) + 1} levels, {self.complexity} entries per entry of A"
+        return f"<amg {self.kind}: {levels}, {self._text}>"
 
 
 def _cycle(levels: tuple[Level, ...], coarse: Array, b: Array, coefficients: tuple[tuple[float, float], ...]) -> Array:

@@ -98,7 +98,12 @@ class Preconditioner(ABC):
         return held
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__.lower()}: shape={self.shape}, dtype={self.dtype}>"
+        return f"<{type(self).__name__.lower()}: {self._text}>"
+
+    @property
+    def _text(self) -> str:
+        """Shape and dtype, None where a function of leaves has put something else in the place of an array."""
+        return f"shape={getattr(self, 'shape', None)}, dtype={getattr(self, 'dtype', None)}"
 
 
 @jax.jit

@@ -76,7 +76,8 @@ class BlockJacobi(Preconditioner):
         return BlockJacobi(self.inverses.mT, self.n)
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, block={self.inverses.shape[1]}>"
+        shape = getattr(self.inverses, "shape", (None, None))
+        return f"<blockjacobi: {self._text}, block={shape[1]}>"
 
 
 @as_usual

@@ -348,6 +348,13 @@ def dtype_of_scipy(got: object) -> str:
     )
 
 
+def mapped_indices(got: object) -> str:
+    return (
+        f"the index arrays of a SparseMatrix must be integers; got {got}, as from jax.tree.map over a SparseMatrix, "
+        "whose leaves its indices are too. Map A.values alone and rebuild by A.with_values(values)."
+    )
+
+
 def partitioned(name: str, devices: int) -> str:
     return (
         f"A and B must be on one device for {name}, which calls the host, or be what jax.shard_map gives to one; got a "
