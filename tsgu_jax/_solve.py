@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._minres import minres
 from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import CODE, Label, Outcome
+from tsgu_jax._program._report import CODE, Label, Member, Outcome
 from tsgu_jax._rule._function import Vectors, trace
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._system import Plan
@@ -185,6 +185,9 @@ class Solvable(Protocol):
     def members(self) -> int | None:
         """How many there are in a batch that is one system; the outcome then has a leading dimension."""
 
+    def of(self, member: Member) -> Self:
+        """The same for one member of a batch."""
+
     def differentiated(self, values: Any, B: Array, x0: Array | None) -> Array:
         """X by the rule."""
 
@@ -215,18 +218,23 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
 def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None, place: Any) -> Any:
     with _report.called_from(place):
         system, values, B, x0 = _mesh.alike(system, values, B, x0)
-        return _over_batch(system.differentiated, values, x0)(values, B, x0)
+        return _over_batch(lambda system, *given: system.differentiated(*given), system, values, B, x0)
 
 
 def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
     system, values, B, x0 = _mesh.alike(system, values, B, x0)
-    return _over_batch(system.primal, values, x0)(values, B, x0)
+    return _over_batch(lambda system, *given: system.primal(*given), system, values, B, x0)
 
 
-def _over_batch(solve: Any, values: Array | None, x0: Array | None) -> Any:
+def _over_batch(solve: Any, system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
     if values is None or values.ndim == 1:
-        return solve
-    return jax.vmap(solve, in_axes=(0, 0, None if x0 is None else 0))
+        return solve(system, values, B, x0)
+    size = values.shape[0]
+
+    def one(place: Array, *given: Any) -> Any:
+        return solve(system.of(Member(place, size)), *given)
+
+    return jax.vmap(one, in_axes=(0, 0, 0, None if x0 is None else 0))(jnp.arange(size, dtype=jnp.int32), values, B, x0)
 
 
 _compiled_rule = jax.jit(_rule)
@@ -242,9 +250,13 @@ def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> No
     seconds = time.perf_counter() - began
     label = Label(system.name, system.transposed, recording())
     batched = batched or system.members is not None
-    for index in range(outcome.code.shape[0] if batched else 1):
-        member = jax.tree.map(lambda a, i=index: a[i], outcome) if batched else outcome
-        _report.tell(label, member, seconds)
+    if not batched:
+        _report.tell(label, outcome, seconds)
+        return
+    size = outcome.code.shape[0]
+    for index in range(size):
+        member: Outcome = jax.tree.map(lambda a, i=index: a[i], outcome)
+        _report.tell(label, member._replace(member=Member(index, size)), seconds)
 
 
 def check_system(A: Any, B: Any, batches: bool = False) -> None:

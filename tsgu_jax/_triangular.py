@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._methods._substitution import Rows, Values
 from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import CODE, Label, Outcome
+from tsgu_jax._program._report import CODE, Label, Member, Outcome
 from tsgu_jax._rule import _implicit
 from tsgu_jax._solve import check_system, decompose, run
 
@@ -145,7 +145,7 @@ def _check_diagonal(triangle: Triangle | None, values: Array) -> None:
         raise np.linalg.LinAlgError(_wording.zero_on_diagonal(int(wrong.sum()), wrong.size, *place))
 
 
-@partial(register_dataclass, data_fields=["rows"], meta_fields=["members", "transposed", "keep"])
+@partial(register_dataclass, data_fields=["rows", "member"], meta_fields=["members", "transposed", "keep"])
 @dataclass(frozen=True, eq=False)
 class TriangularSystem:
     """A triangular system as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit.System`.
@@ -157,8 +157,12 @@ class TriangularSystem:
     members: int | None
     transposed: bool
     keep: bool
+    member: Member | None = None
 
     name = "triangular"
+
+    def of(self, member: Member) -> TriangularSystem:
+        return replace(self, member=member)
 
     def product(self, values: Array | None, x: Array) -> Array:
         assert values is not None
@@ -197,10 +201,11 @@ class Solves:
 
     def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
         emit = partial(_report.emit, Label(self._system.name, transposed, self._system.keep))
-        if self._system.members is None:
-            emit(outcome)
+        members = self._system.members
+        if members is None:
+            emit(outcome._replace(member=self._system.member))
         else:
-            jax.vmap(emit)(outcome)
+            jax.vmap(emit)(outcome._replace(member=Member(jnp.arange(members, dtype=jnp.int32), members)))
         return x
 
 

@@ -40,6 +40,15 @@ class Choice:
     names: tuple[tuple[str, str], ...]
 
 
+@partial(register_dataclass, data_fields=["place"], meta_fields=["size"])
+@dataclass(frozen=True)
+class Member:
+    """Which member of a batch it was."""
+
+    place: Array | int  # ()
+    size: int
+
+
 class Outcome(NamedTuple):
     """One solve; the shape of the fields is that of the columns, (k,) or (). What was not measured is None."""
 
@@ -50,6 +59,7 @@ class Outcome(NamedTuple):
     target: Array | float | None  # what the residual should have reached, ()
     fault: Array | None  # what is wrong with A, as one of the numbers above, (); None where nobody looked
     choice: Choice | None = None  # where a method chose another one
+    member: Member | None = None  # of a batch that is one SparseMatrix
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,9 @@ def tell(label: Label, outcome: Outcome, seconds: float | None, place: _place.Pl
         advice = _wording.not_hermitian(label.method)
     elif outcome.fault == LOSES_CONSTANTS:
         advice = _wording.constants_are_lost()
-    _log.report(info, None if outcome.target is None else float(outcome.target), advice, place)
+    target = None if outcome.target is None else float(outcome.target)
+    member = "" if outcome.member is None else f"member {int(outcome.member.place)} of {outcome.member.size}"
+    _log.report(info, target, advice, place, member=member)
 
 
 def _per_column(values: Any, size: int) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._conditions import in_any
-from tsgu_jax._program._report import CODE, Outcome
+from tsgu_jax._program._report import CODE, Member, Outcome
 from tsgu_jax._rule import _implicit_lstsq
 from tsgu_jax._rule._implicit_lstsq import Pair
 from tsgu_jax._rule._method import Method
@@ -85,7 +85,7 @@ class LeastSquaresPlan:
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 
-@partial(register_dataclass, data_fields=["pattern", "damp", "forward", "adjoint"], meta_fields=[])
+@partial(register_dataclass, data_fields=["pattern", "damp", "forward", "adjoint", "member"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class LeastSquaresSystem:
     """A least-squares problem as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit_lstsq.System`.
@@ -98,9 +98,13 @@ class LeastSquaresSystem:
     forward: Any
     adjoint: Any
     """None where the forward serves the adjoint too."""
+    member: Member | None = None
 
     transposed = False
     members = None
+
+    def of(self, member: Member) -> LeastSquaresSystem:
+        return replace(self, member=member)
 
     @property
     def name(self) -> str:
@@ -175,7 +179,7 @@ class Solves:
         needed = jnp.any(c != 0)  # true for NaN
         shift = _mesh.cond(in_any(needed), partial(self._minimum_norm, needed), lambda c: jnp.zeros_like(side), c)
         x, r, outcome = self.forward.least_squares(side - shift, x0)
-        _report.say(self.forward_name, False, outcome)
+        _report.say(self.forward_name, False, outcome._replace(member=self.system.member))
         return (r + shift)[: b.shape[0]], x
 
     def solve_transpose(self, b: Array, c: Array) -> Pair:
@@ -186,7 +190,8 @@ class Solves:
     def _minimum_norm(self, needed: Array, c: Array) -> Array:
         y, outcome = self.adjoint.minimum_norm(c)
         # It is run for all members of a batch if for one, also where c is zero: nothing is told of those.
-        _report.say(self.adjoint_name, True, outcome._replace(code=jnp.where(needed, outcome.code, 0)))
+        code = jnp.where(needed, outcome.code, 0)
+        _report.say(self.adjoint_name, True, outcome._replace(code=code, member=self.system.member))
         return y
 
 

@@ -18,7 +18,7 @@ from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _report
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import Outcome
+from tsgu_jax._program._report import Member, Outcome
 from tsgu_jax._rule._implicit import refusing
 
 P = ParamSpec("P")
@@ -112,8 +112,8 @@ class Method(Generic[P]):
 class Reporting:
     """A prepared method whose solves report what became of them, and return X alone."""
 
-    def __init__(self, name: str, prepared: Prepared) -> None:
-        self.name, self.prepared = name, prepared
+    def __init__(self, name: str, prepared: Prepared, member: Member | None = None) -> None:
+        self.name, self.prepared, self._member = name, prepared, member
 
     @property
     def refusal(self) -> str | None:
@@ -134,7 +134,7 @@ class Reporting:
 
     def reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
         """X, once it is said what became of it."""
-        _report.say(self.name, transposed, outcome)
+        _report.say(self.name, transposed, outcome._replace(member=self._member))
         return x
 
 

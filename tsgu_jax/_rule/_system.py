@@ -19,7 +19,7 @@ from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._pattern import Pattern, positions
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix, csr_of
 from tsgu_jax._methods._columns import norm, power_of_two, relative_to
-from tsgu_jax._program._report import CODE, Outcome
+from tsgu_jax._program._report import CODE, Member, Outcome
 from tsgu_jax._rule import _implicit
 from tsgu_jax._rule._function import Derived, Function, derive, deviation, is_function, trace
 from tsgu_jax._rule._method import Bound, Method, Prepared, PreparedSolver, Reporting
@@ -88,7 +88,7 @@ class Plan:
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem, like)
 
 
-@partial(register_dataclass, data_fields=["pattern", "function", "forward", "adjoint"], meta_fields=["tried"])
+@partial(register_dataclass, data_fields=["pattern", "function", "forward", "adjoint", "member"], meta_fields=["tried"])
 @dataclass(frozen=True, eq=False)
 class LinearSystem:
     """A linear system as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit.System`.
@@ -103,9 +103,13 @@ class LinearSystem:
     """None where the forward serves the adjoint too."""
     tried: bool = False
     """Whether it is tried that the function is linear."""
+    member: Member | None = None
 
     transposed = False
     members = None
+
+    def of(self, member: Member) -> LinearSystem:
+        return replace(self, member=member)
 
     @property
     def name(self) -> str:
@@ -138,10 +142,11 @@ class LinearSystem:
         return self._derived.linear(x)
 
     def prepare(self, values: Array | None) -> Solves:
-        forward = Reporting(self.forward.name, self.prepared(values))
+        forward = Reporting(self.forward.name, self.prepared(values), self.member)
         if self.adjoint is None:
             return Solves(forward, forward)
-        return Solves(forward, Reporting(self.adjoint.name, self.adjoint.prepare(self._matrix(values))))
+        adjoint = self.adjoint.prepare(self._matrix(values))
+        return Solves(forward, Reporting(self.adjoint.name, adjoint, self.member))
 
     def prepared(self, values: Array | None) -> Prepared:
         """Made ready for the forward solve."""

@@ -208,15 +208,20 @@ def set_aside() -> Iterator[list[Report]]:
         _aside.reset(token)
 
 
-def report(info: SolveInfo, target: float | None, advice: str = "", place: Place | None = None) -> None:
-    """Hand the outcome of a solve to the logs, and warn of it, at ``place``, if the outcome is not sound."""
+def report(
+    info: SolveInfo, target: float | None, advice: str = "", place: Place | None = None, *, member: str = ""
+) -> None:
+    """Hand the outcome of a solve to the logs, and warn of it, at ``place``, if the outcome is not sound.
+
+    ``member`` says which one of a batch it was.
+    """
     aside = _aside.get()
     if aside is not None:
         aside.append(Report(info, target, advice))
         return
     enter(info)
     if info.status not in SOUND:
-        _place.warn(ConvergenceWarning(describe(info, target, advice), info), place)
+        _place.warn(ConvergenceWarning(describe(info, target, advice, member), info), place)
 
 
 def enter(info: SolveInfo) -> None:

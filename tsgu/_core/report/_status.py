@@ -205,15 +205,15 @@ def _badness(column: ColumnInfo) -> tuple[int, float]:
     return SEVERITY.get(column.status, len(SEVERITY)), float("inf") if np.isnan(residual) else residual
 
 
-def describe(info: SolveInfo, target: float | None, advice: str = "", place: str = "") -> str:
-    """The text of the warning: which solve, how far it got, and what to change.
+def describe(info: SolveInfo, target: float | None, advice: str = "", member: str = "") -> str:
+    """The text of the warning: which solve, which member of a batch, how far it got, and what to change.
 
     What changes from one solve to the next, steps, columns and the digits of the residual, is left to ``info``: Python
-    shows one text once for a line. ``place`` says where in a batch.
+    shows one text once for a line.
     """
     column = max((column for column in info.columns if column.status not in SOUND), key=_badness)
     system = "adjoint system (A^T)" if info.transposed else "forward system"
-    facts = [place] if place else []
+    facts = [member] if member else []
     facts += [] if column.residual is None else [f"relative residual {_magnitude(column.residual)}"]
     facts += [] if target is None else [f"target {target:.1e}"]
     usual = LEAST_SQUARES_ADVICE if info.method == "lsmr" else {}
