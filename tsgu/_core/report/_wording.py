@@ -51,7 +51,8 @@ def not_square(shape: tuple[int, ...], kind: str) -> str:
 def not_tall(shape: tuple[int, ...], kind: str) -> str:
     return (
         f"A must have at least as many rows as columns, (m, n) with m >= n; got {shape} in layout {kind}. "
-        "The minimiser of an underdetermined system is not unique: add equations, or use lsmr with damp > 0."
+        "The minimiser of an underdetermined system is not unique: add equations, or use lsmr with a small damp > 0, "
+        "which tends to the solution of minimum norm."
     )
 
 
