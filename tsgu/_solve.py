@@ -1,12 +1,14 @@
 """The differentiable sparse solve."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from tsgu import _implicit_function
 from tsgu._core.methods._partial import unwrapped
 from tsgu._matrix import _checks
 from tsgu._matrix._autocast import widened
@@ -15,6 +17,7 @@ from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._minres import minres
 from tsgu._rule import _implicit
 from tsgu._rule._dynamo import uncompiled
+from tsgu._rule._function import Function
 from tsgu._rule._method import Method
 from tsgu._rule._system import LinearSystem, Plan
 
@@ -154,20 +157,24 @@ def differentiable(
     verify: float | None,
     kwargs: Mapping[str, Any],
 ) -> Tensor:
-    """Check, bring A to values on a pattern, and apply the rule. A bare callable A comes from a method alone."""
+    """Check, bring A to values on a pattern or try the function that it is, and apply the rule."""
     A, B = widened(A), widened(B)
-    matrix_free = isinstance(solve, Method) and callable(A) and not isinstance(A, Tensor)
+    matrix_free = callable(A) and not isinstance(A, Tensor)
     if not matrix_free:
         check_system(A, B)
     else:
         _checks.check_rhs(B, B.shape[0] if isinstance(B, Tensor) and B.dim() else 0, None)
     _checks.check_dtype("B", B)
     plan = Plan(solve, transpose_solve, kwargs, verify)
-    plan.check(differentiated=torch.is_grad_enabled() and (B.requires_grad or getattr(A, "requires_grad", False)))
+    function = Function(A, B) if matrix_free else None
+    through = function is not None and B.numel() > 0 and function.tried(verify is not None)
+    given = through or B.requires_grad or getattr(A, "requires_grad", False)
+    plan.check(torch.is_grad_enabled() and bool(given), B)
     x0 = kwargs.get("x0")
-    if matrix_free:
+    if function is not None:
         x0 = None if x0 is None else _checks.start(x0, B)
-        return _implicit.solve(None, B, x0, LinearSystem(plan, None, A))
+        rule = partial(_implicit_function.solve if through else partial(_implicit.solve, None), B, x0)
+        return rule(LinearSystem(plan, None, function))
     values, pattern, given = decompose(A)
     values, B = _checks.promote(values, B)
     values = values.resolve_conj().contiguous()  # once, so that the adjoint finds what was prepared for this memory

@@ -160,6 +160,7 @@ class TriangularSystem:
     member: Member | None = None
 
     name = "triangular"
+    transposable = True
 
     def of(self, member: Member) -> TriangularSystem:
         return replace(self, member=member)

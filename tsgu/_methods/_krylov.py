@@ -13,8 +13,17 @@ from tsgu._core.report import _log, _status, _wording
 from tsgu._matrix import _checks
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._loop import Kernel, Watch, solve
+from tsgu._rule._function import Function
 from tsgu._rule._method import Method
-from tsgu._rule._operator import Apply, CallableOperator, MatrixOperator, Operator, preconditioner, transposed
+from tsgu._rule._operator import (
+    Apply,
+    CallableOperator,
+    MatrixOperator,
+    Operator,
+    TransposedCallable,
+    preconditioner,
+    transposed,
+)
 
 P = ParamSpec("P")
 
@@ -39,9 +48,11 @@ class _KrylovSystem:
     def __init__(self, kernel: Kernel, name: str, hermitian: bool, A: Any, arguments: Mapping[str, Any]) -> None:
         self._kernel, self._name, self._hermitian = kernel, name, hermitian
         self._arguments = arguments
-        self._operator: Operator = (
-            MatrixOperator(A) if isinstance(A, SparseMatrix) else CallableOperator(A, name, hermitian)
-        )
+        self._operator: Operator
+        if isinstance(A, SparseMatrix):
+            self._operator = MatrixOperator(A)
+        else:
+            self._operator = CallableOperator(A if isinstance(A, Function) else Function(A), name, hermitian)
 
     def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         """X with A X = B."""
@@ -57,10 +68,7 @@ class _KrylovSystem:
         M = self._arguments.get("M")
         if M is None:
             return None
-        M = transposed(M, self._hermitian)
-        if M is None:
-            raise TypeError(_wording.transpose_of_m(self._name))
-        return M
+        return transposed(M, self._hermitian, self._name)
 
     def _solve(
         self, operator: Operator, M: Any, B: Tensor, x0: Tensor | None, *, transposed: bool, primal: bool
@@ -78,6 +86,8 @@ class _KrylovSystem:
         if line is not None:
             watch = lambda steps, left: line.step(self._name, transposed, steps, left, options.rtol)  # noqa: E731
         x, columns = solve(self._kernel, operator, apply, M is not None, B, x0, options, watch)
+        if isinstance(operator, TransposedCallable):
+            columns = operator.judged(x, B, columns, options.rtol)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
         advice = ""
         if info.status not in _status.SOUND:

@@ -1,6 +1,6 @@
 """The gradient rule of linear systems, and that of products, on values and dense tensors.
 
-With :mod:`tsgu._rule._implicit_lstsq` for least squares, this is every ``torch.autograd.Function`` of the package.
+With :mod:`tsgu._rule._implicit_lstsq` for least squares and :mod:`tsgu._implicit_function` for functions, this is every ``torch.autograd.Function`` of the package.
 
 For A x = b with upstream gradient g (torch's convention for complex numbers: g is the gradient with respect to the
 conjugate),
@@ -143,6 +143,12 @@ class _Solve(Function):
         primal: bool,
     ) -> tuple[Tensor, int]:
         values_dim, b_dim, x0_dim = in_dims[:3]
+        if values_dim is None and system.pattern is None:  # a function, which is given what it was written for
+            members = [
+                _apply(_Solve, None, _at(b, b_dim, i), _at(x0, x0_dim, i), system, transposed, primal)
+                for i in range(info.batch_size)
+            ]
+            return torch.stack(members), 0
         if values_dim is None:  # one matrix: the batch becomes columns, and is solved with one factorisation
             columns = _fold(b, b_dim, info.batch_size)
             start = None if x0 is None else _fold(x0, x0_dim, info.batch_size)

@@ -1,16 +1,19 @@
 """What a method sees of A and M: something to apply to a vector or to a group of columns."""
 
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from tsgu._core.methods._options import ASYMMETRY, ZERO_SUM
+from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
 from tsgu._core.report import _wording
+from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._rule._function import Derived, Function, NotTransposableError, adjoint_deviation, vectors
 from tsgu.precond import _base
 
 Apply = Callable[[Tensor], Tensor]
@@ -70,32 +73,94 @@ class MatrixOperator:
 class CallableOperator:
     """A matrix known by its products alone."""
 
-    # Unknown, and only used to explain a failure, so that the callable gets the benefit of the doubt.
-    is_hermitian = True
-    loses_constants = False
+    loses_constants = False  # unknown, and only used to explain a failure
 
-    def __init__(self, function: Apply, method: str, hermitian: bool) -> None:
+    def __init__(self, function: Function, method: str, hermitian: bool) -> None:
         self._function = function
         self._method = method
         self._hermitian = hermitian
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """A x; a callable has memory of its own."""
-        return self._function(x)
+        return self._function.apply(x)
 
     def magnitude(self, x: Tensor) -> Tensor:
         """|A x|: all that can be said of |A| |x| from products, and never more than it."""
         return self.apply(x).abs()
 
     @property
-    def transpose(self) -> "CallableOperator":
-        function = transposed(self._function, self._hermitian)
-        if function is None:
-            raise TypeError(_wording.transpose_of_a(self._method))
-        return CallableOperator(function, self._method, self._hermitian)
+    def is_hermitian(self) -> bool:
+        """Whether A v = A^H v for one vector; true where that cannot be said, as this only explains a failure."""
+        image = self._function.seen
+        if image is None:
+            return True
+        try:
+            adjoint = self._derived(vectors(image)[0].conj().resolve_conj()).conj()
+        except NotTransposableError:
+            return True
+        return bool((image - adjoint).abs().max() <= torch.finfo(image.dtype).eps ** 0.5 * image.abs().max())
+
+    @cached_property
+    def _derived(self) -> Derived:
+        return Derived(self._function, partial(_wording.transpose_of_a, self._method))
+
+    @cached_property
+    def transpose(self) -> "TransposedCallable":
+        """What the user says of the function is taken, and judged by what is derived."""
+        if self._function.T is not None:
+            return TransposedCallable(self._function.T.apply, self._derived, self._function, "wrong transpose")
+        if self._hermitian:
+            return TransposedCallable(_conjugate(self._function.apply), self._derived, self._function, "not symmetric")
+        return TransposedCallable(self._derived, self._derived, self._function, "")
 
 
-Operator = MatrixOperator | CallableOperator
+class TransposedCallable:
+    """The transpose of such a matrix; ``fault`` says what is wrong where it is not, and is empty where it is."""
+
+    is_hermitian = True
+    loses_constants = False
+
+    def __init__(self, function: Apply, truth: Derived, forward: Function, fault: str) -> None:
+        self._function, self._truth, self._forward, self._fault = function, truth, forward, fault
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._function(x)
+
+    def magnitude(self, x: Tensor) -> Tensor:
+        return self.apply(x).abs()
+
+    def judged(self, x: Tensor, g: Tensor, columns: list[ColumnInfo], rtol: float) -> list[ColumnInfo]:
+        """What became of a solve of A^T x = g, by its true residual: a solve with another matrix would not know.
+
+        Where the true transpose is not known, one product of two pairs of vectors tells whether this is it.
+        """
+        if not self._fault:
+            return columns
+        eps = torch.finfo(g.dtype).eps
+        try:
+            image = self._truth(x)
+        except NotTransposableError:
+            u, v = vectors(g)
+            off = adjoint_deviation(self._forward.apply(v), self.apply(u), u, v)
+            wrong = off > max(rtol, ADJOINT * eps)
+            return [replace(column, status=self._fault) if wrong else column for column in columns]
+        scale = g.abs().amax(0)
+        scale = torch.where(scale > 0, scale, 1.0)
+        sizes = [
+            torch.linalg.vector_norm(t / scale, dim=0).reshape(-1).tolist()
+            for t in (g, g - image, image.abs() + g.abs())
+        ]
+        judged = []
+        for column, size, left, terms in zip(columns, *sizes, strict=True):
+            residual = left / size if size else left
+            # By how much the two residuals differ is by how much the two matrices do, on x.
+            allowed = (column.residual or 0.0) + max(rtol, ADJOINT * eps * (terms / size if size else 1.0))
+            wrong = residual > allowed
+            judged.append(replace(column, status=self._fault, residual=residual) if wrong else column)
+        return judged
+
+
+Operator = MatrixOperator | CallableOperator | TransposedCallable
 
 
 def _sums_to_zero(operator: MatrixOperator, values: Tensor) -> bool:
@@ -104,16 +169,27 @@ def _sums_to_zero(operator: MatrixOperator, values: Tensor) -> bool:
     return bool((operator.apply(ones).abs() <= tolerance * operator.magnitude(ones)).all())
 
 
-def transposed(function: Any, hermitian: bool) -> Any | None:
-    """The transpose of an operator given as a matrix or callable; None where it cannot be known.
+def transposed(M: Any, hermitian: bool, method: str) -> Any:
+    """The transpose of a preconditioner given as a matrix or callable."""
+    if isinstance(M, Tensor) and M.layout == torch.sparse_csr:  # whose .T torch lacks
+        return SparseMatrix.from_tensor(M.detach()).T.to_tensor()
+    if hasattr(M, "T"):
+        return M.T
+    return _conjugate(M) if hermitian else Derived(M, partial(_wording.transpose_of_m, method))
 
-    The transpose of a Hermitian operator is its conjugate: A^T v = conj(A conj(v)).
-    """
-    if isinstance(function, Tensor) and function.layout == torch.sparse_csr:  # whose .T torch lacks
-        return SparseMatrix.from_tensor(function.detach()).T.to_tensor()
-    if hasattr(function, "T"):
-        return function.T
-    return (lambda v: function(v.conj().resolve_conj()).conj().resolve_conj()) if hermitian else None
+
+def check_transposable(M: Any, method: str, like: Tensor) -> None:
+    """Refuse a preconditioner whose transpose is not given and cannot be derived, for right-hand sides like this."""
+    if M is not None and not isinstance(M, Tensor):  # asking a CSR tensor for .T raises
+        transpose = transposed(M, False, method)
+        if isinstance(transpose, Derived):
+            with torch._C._DisableFuncTorch():
+                transpose(vectors(like)[0])
+
+
+def _conjugate(function: Apply) -> Apply:
+    """The transpose of a Hermitian operator: A^T v = conj(A conj(v))."""
+    return lambda v: function(v.conj().resolve_conj()).conj().resolve_conj()
 
 
 def preconditioner(M: Any, n: int, dtype: torch.dtype, device: torch.device) -> Apply:

@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tsgu._core.report import _log, _place, _status, _wording
+from tsgu._core.methods._options import default_rtol
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._rule._function import Function
 from tsgu._rule._implicit import assemble
 from tsgu._rule._method import Method, Prepared, PreparedSolver
+from tsgu._rule._operator import CallableOperator, check_transposable
 from tsgu._rule._operator import transposed as transpose_of
 
 Solver = Callable[..., Any]
@@ -37,8 +41,11 @@ class Plan:
     arguments: Mapping[str, Any]
     verify: float | None
 
-    def check(self, differentiated: bool) -> None:
-        """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
+    def check(self, differentiated: bool, like: Tensor) -> None:
+        """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint.
+
+        ``like`` is a right-hand side.
+        """
         for name, solver in (("solve", self.solve), ("transpose_solve", self.transpose_solve)):
             _checks.check_callable(name, solver)
             if isinstance(solver, Method):
@@ -46,13 +53,10 @@ class Plan:
             elif _wording.is_prepared(solver) and self.arguments:
                 raise TypeError(_wording.arguments_of_prepared(name, sorted(self.arguments)))
         _checks.check_verify(self.verify)
-        if differentiated:
-            adjoint = self.transpose_solve or self.solve
-            M = self.arguments.get("M")
-            if isinstance(adjoint, Method):
-                adjoint.check_adjoint(self.arguments)
-            elif M is not None and transpose_of(M, False) is None:
-                raise TypeError(_wording.transpose_of_m(_wording.name_of(adjoint)))
+        adjoint = self.transpose_solve or self.solve
+        if differentiated and not (isinstance(adjoint, Method) and adjoint.hermitian):
+            M = adjoint.arguments(self.arguments).get("M") if isinstance(adjoint, Method) else self.arguments.get("M")
+            check_transposable(M, _wording.name_of(adjoint), like)
 
     def resolved(self) -> "tuple[_Role, _Role]":
         """Who solves with A, and who solves with A^T."""
@@ -85,8 +89,8 @@ class LinearSystem:
         Checked.
     pattern : Pattern or None
         Where the values stand; None for a matrix that is only a callable.
-    given : Tensor, callable or None
-        The matrix in the user's own layout, detached; None for a SparseMatrix.
+    given : Tensor, Function or None
+        The matrix in the user's own layout, detached, or the function that it is; None for a SparseMatrix.
     place : Place, optional
         Where the user asked for the solve, which its adjoint is reported at too; by default the caller's line.
     """
@@ -108,8 +112,21 @@ class LinearSystem:
                 if tensor is not None:
                     _checks.check_finite(name, tensor)
         solves, b = self._prepare(values), b.contiguous()  # an upstream gradient may be one number, expanded
-        with torch.no_grad():
+        with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):  # nor tangents, which a function may bring in
+            if not primal and isinstance(self._given, Function) and not self._given.is_unchanged():
+                raise RuntimeError(_wording.changed_function())
             return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0, primal)
+
+    def product(self, x: Tensor) -> Tensor:
+        """A x, in the graph, for A given as a function."""
+        y: Tensor = self._given(x)
+        return y
+
+    def adjoint_target(self, dtype: torch.dtype) -> float:
+        """The relative residual at which the solves of a derivative stop."""
+        solver = self._plan.transpose_solve or self._plan.solve
+        given = solver.arguments(self._plan.arguments).get("rtol") if isinstance(solver, Method) else None
+        return default_rtol(torch.finfo(dtype).eps) if given is None else float(given)
 
     def member(self, index: int) -> "LinearSystem":
         if index not in self._members:
@@ -126,7 +143,7 @@ class LinearSystem:
 
     def _matrix(self, values: Tensor | None) -> Any:
         if values is None or self.pattern is None:
-            return self._given
+            return _Given(self._given)
         return _Layouts(SparseMatrix(values, self.pattern), self._given)
 
 
@@ -148,8 +165,7 @@ class _Solves:
     def _prepared(self, role: _Role) -> Prepared:
         arguments = {name: value for name, value in self._plan.arguments.items() if name != "x0"}
         if isinstance(role.solver, Method):
-            matrix = self._matrix.sparse if isinstance(self._matrix, _Layouts) else self._matrix
-            return role.solver.ready(matrix, **arguments)
+            return role.solver.ready(self._matrix.sparse, **arguments)
         return _Foreign(role, self._matrix, arguments, self._plan.verify)
 
 
@@ -164,6 +180,11 @@ class _Layouts:
     def sparse_transpose(self) -> SparseMatrix:
         return self.sparse.T
 
+    def product(self, x: Tensor, transposed: bool) -> Tensor:
+        """A x, or A^T x."""
+        matrix = self.sparse_transpose if transposed else self.sparse
+        return _products.csr_product(_products.csr(matrix.values, matrix.pattern), x)
+
     @cached_property
     def transpose(self) -> Any:
         """A^T in A's own layout and index dtype; CSR has no ``.T`` in torch that is CSR again."""
@@ -174,6 +195,29 @@ class _Layouts:
         return assemble(self.sparse_transpose.values, self.sparse_transpose.pattern, layout, index)
 
 
+class _Given:
+    """The same for a matrix given as a function."""
+
+    def __init__(self, function: Function) -> None:
+        self.sparse = function
+        self._operator = CallableOperator(function, "a solver from outside", False)
+
+    @property
+    def given(self) -> Any:
+        return self.sparse.apply
+
+    @property
+    def transpose(self) -> Any:
+        return self._operator.transpose.apply
+
+    def product(self, x: Tensor, transposed: bool) -> Tensor:
+        return self._operator.transpose.apply(x) if transposed else self.sparse.apply(x)
+
+    def judged(self, x: Tensor, g: Tensor, columns: list[_status.ColumnInfo], rtol: float) -> list[_status.ColumnInfo]:
+        """What became of a solve with the transpose, by what is derived."""
+        return self._operator.transpose.judged(x, g, columns, rtol)
+
+
 class _Foreign:
     """A solver from outside the package, or prepared by the user: its result is checked by one product with A.
 
@@ -181,7 +225,9 @@ class _Foreign:
     reported once the check is passed: it may have been prepared for another matrix.
     """
 
-    def __init__(self, role: _Role, matrix: _Layouts, arguments: Mapping[str, Any], verify: float | None) -> None:
+    def __init__(
+        self, role: _Role, matrix: _Layouts | _Given, arguments: Mapping[str, Any], verify: float | None
+    ) -> None:
         self._name = _wording.name_of(role.solver)
         self._solver = role.solver
         self._of_transpose = role.of_transpose
@@ -196,9 +242,7 @@ class _Foreign:
     def solve_transpose(self, G: Tensor) -> Tensor:
         arguments = dict(self._arguments)
         if arguments.get("M") is not None:
-            arguments["M"] = transpose_of(arguments["M"], False)
-            if arguments["M"] is None:
-                raise TypeError(_wording.transpose_of_m(self._name))
+            arguments["M"] = transpose_of(arguments["M"], False, self._name)
         return self._solve(G, arguments, transposed=True, primal=False)
 
     def _solve(self, B: Tensor, arguments: dict[str, Any], *, transposed: bool, primal: bool) -> Tensor:
@@ -234,11 +278,13 @@ class _Foreign:
 
     def _columns(self, x: Tensor, B: Tensor, transposed: bool) -> list[_status.ColumnInfo]:
         """The true relative residual of each column, by one product; norms of columns scaled to be safe."""
-        x, B = (t.unsqueeze(1) if t.dim() == 1 else t for t in (x, B))
+        count = 1 if B.dim() == 1 else B.shape[1]
         if self._verify is None:
-            return [_status.ColumnInfo("not verified", None, None)] * B.shape[1]
-        matrix = self._matrix.sparse_transpose if transposed else self._matrix.sparse
-        residual = B - _products.csr_product(_products.csr(matrix.values, matrix.pattern), x)
+            return [_status.ColumnInfo("not verified", None, None)] * count
+        given = x, B
+        image = self._matrix.product(x, transposed)
+        image, B = (t.unsqueeze(1) if t.dim() == 1 else t for t in (image, B))
+        residual = B - image
         scale = B.abs().amax(0)
         scale = torch.where(scale > 0, scale, 1.0)
         size, left = ((torch.linalg.vector_norm(t / scale, dim=0)).tolist() for t in (B, residual))
@@ -247,4 +293,6 @@ class _Foreign:
             relative = r / b if b else (0.0 if r == 0 else float("inf"))
             bad = "non-finite" if not b < float("inf") else "residual above verify"
             columns.append(_status.ColumnInfo("converged" if relative <= self._verify else bad, None, relative))
+        if transposed and isinstance(self._matrix, _Given):
+            return self._matrix.judged(*given, columns, self._verify)
         return columns

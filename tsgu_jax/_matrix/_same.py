@@ -1,7 +1,7 @@
 """Programs that say the same, found again, so that a loop of solves with a function is compiled once.
 
-JAX knows a program by its identity. A function is traced anew in each solve, since what it closes over may have changed;
-where that gave the same operations as before, the program from before stands for it.
+JAX knows a program by its identity. A function is traced anew in each solve, since what it closes over may have
+changed; where that gave the same operations as before, the program from before stands for it.
 """
 
 from __future__ import annotations

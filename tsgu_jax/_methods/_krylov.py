@@ -109,7 +109,8 @@ class _KrylovSystem:
         """Y with A^T Y = G."""
         if self.refusal is not None:  # what cannot be honoured is not run with something else in its place
             raise TypeError(self.refusal)
-        operator: Any = self._operator.transpose
+        forward: Any = self._operator
+        operator = forward.transpose
         M = None if self._method.M is None else self._method.M.transpose
         x, outcome = self._solve(operator, M, G, None, None)
         return x, operator.judged(x, G, outcome) if isinstance(operator, TransposedCallable) else outcome

@@ -125,7 +125,7 @@ def solve(
     watch: Watch | None = None,
     whole: bool = False,
 ) -> Result:
-    """Solve A X = B for B of shape (n,) or (n, k); ``whole`` keeps a block together, for functions that expect it so."""
+    """Solve A X = B for B of shape (n,) or (n, k); ``whole`` keeps a block together, as a function expects it."""
     if b.ndim == 1:
         return _solve_group(kernel, problem, magnitude, b, x0, limits, keep, watch)
     n, k = b.shape

@@ -155,18 +155,19 @@ class TransposedCallable:
         if not self.fault:
             return outcome
         eps = float(jnp.finfo(g.dtype).eps)
+        target, residual = jnp.asarray(outcome.target), jnp.asarray(outcome.residual)
         if self.truth is None:
-            wrong = adjoint_deviation(self.forward, self.apply, g) > jnp.maximum(outcome.target, ADJOINT * eps)
+            wrong = adjoint_deviation(self.forward, self.apply, g) > jnp.maximum(target, ADJOINT * eps)
             return outcome._replace(code=jnp.where(wrong, CODE[self.fault], outcome.code).astype(outcome.code.dtype))
         scale = power_of_two(g)
         size, image = norm(g / scale), self.truth(x)
         relative = relative_to(norm((g - image) / scale), size)
         rounding = ADJOINT * eps * relative_to(norm((jnp.abs(image) + jnp.abs(g)) / scale), size)
         # By how much the two residuals differ is by how much the two matrices do, on x.
-        wrong = relative > outcome.residual + jnp.maximum(outcome.target, rounding)
+        wrong = relative > residual + jnp.maximum(target, rounding)
         return outcome._replace(
             code=jnp.where(wrong, CODE[self.fault], outcome.code).astype(outcome.code.dtype),
-            residual=jnp.where(wrong, relative, outcome.residual),
+            residual=jnp.where(wrong, relative, residual),
         )
 
 
@@ -175,7 +176,7 @@ Preconditioner = MatrixOperator | DenseOperator | CallableOperator | _base.Preco
 
 
 def transposed(M: Any, like: jax.ShapeDtypeStruct) -> Any | str:
-    """The transpose of a preconditioner given as a matrix or callable, for vectors like this; where there is none, why."""
+    """The transpose of a preconditioner given as a matrix or callable, for vectors like this; or why there is none."""
     if isinstance(M, BCSR):
         return SparseMatrix.from_bcoo(M).T.to_bcsr()
     if hasattr(M, "T"):

@@ -239,7 +239,7 @@ class Foreign:
 
     def prepare(self, matrix: Any) -> Any:
         if isinstance(self.given, Function):
-            given = self.given.held
+            given: Any = self.given.held
         else:
             given = matrix if isinstance(self.given, SparseMatrix) else _detached(self.given)
         return self.ready(self, given, matrix)

@@ -261,6 +261,28 @@ def non_finite_function() -> str:
     )
 
 
+def writes_to_its_argument(name: str) -> str:
+    return (
+        f"{name} must leave its argument as it is, as a function; got one that writes to it. Compute with a copy, or "
+        f"with operations that are not in place.{CONVENTIONS}"
+    )
+
+
+def function_under_transform(name: str) -> str:
+    return (
+        f"{name} must not close over tensors that torch.func transforms, as a function; got one that does. Differentiate "
+        f"by backward() or torch.autograd.grad, or give A as a SparseMatrix.{GRADIENTS}"
+    )
+
+
+def changed_function() -> str:
+    return (
+        "A must be the same function in the backward pass as in the forward pass; got another result for the same "
+        "vector. What it closes over was changed or bound to something else in between: a variable of a loop, a tensor "
+        f"written to in place. Bind it, for example by functools.partial, or call backward() before.{GRADIENTS}"
+    )
+
+
 def leaves(got: Sequence[str]) -> str:
     kinds = ", ".join(got) or "none"
     return f"B must have leaves, all of one dtype, as a pytree; got {kinds}. Convert them to one.{CONVENTIONS}"
