@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from tsgu import _implicit_function
 from tsgu._core.methods._partial import unwrapped
 from tsgu._matrix import _checks
 from tsgu._matrix._autocast import widened
 from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._minres import minres
-from tsgu._rule import _implicit
+from tsgu._rule import _implicit, _implicit_function
 from tsgu._rule._dynamo import uncompiled
 from tsgu._rule._function import Function
 from tsgu._rule._method import Method

@@ -1,6 +1,7 @@
 """The gradient rule of linear systems, and that of products, on values and dense tensors.
 
-With :mod:`tsgu._rule._implicit_lstsq` for least squares and :mod:`tsgu._implicit_function` for functions, this is every ``torch.autograd.Function`` of the package.
+With :mod:`tsgu._rule._implicit_lstsq` for least squares and :mod:`tsgu._rule._implicit_function` for functions, this is
+every ``torch.autograd.Function`` of the package.
 
 For A x = b with upstream gradient g (torch's convention for complex numbers: g is the gradient with respect to the
 conjugate),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._core.methods._options import default_rtol
+from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix

@@ -270,8 +270,8 @@ def writes_to_its_argument(name: str) -> str:
 
 def function_under_transform(name: str) -> str:
     return (
-        f"{name} must not close over tensors that torch.func transforms, as a function; got one that does. Differentiate "
-        f"by backward() or torch.autograd.grad, or give A as a SparseMatrix.{GRADIENTS}"
+        f"{name} must not close over tensors that torch.func transforms, as a function; got one that does. "
+        f"Differentiate by backward() or torch.autograd.grad, or give A as a SparseMatrix.{GRADIENTS}"
     )
 
 

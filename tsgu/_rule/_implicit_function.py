@@ -1,13 +1,13 @@
 """The gradient rule where A is a function, differentiated with respect to what the function closes over.
 
-The tensors that a function f closes over are arguments of nothing, so that a rule on arguments misses them. But they are
-in the graph of f(x). With x the solution, found without a graph, and S the solve with A, taken as a constant,
+The tensors that a function f closes over are arguments of nothing, so that a rule on arguments misses them. But they
+are in the graph of f(x). With x the solution, found without a graph, and S the solve with A, taken as a constant,
 
     x1 = x + S(b - f(x)),        x2 = x1 + S(b - f(x1)).
 
-All three have the same value, since b - f(x) vanishes. Where A and b move, each step is one of iterative refinement with
-the factors of before, which gains one order: x1 is right to first order, and x2 to second. S has the value zero, and is
-transposed by a solve with A^H.
+All three have the same value, since b - f(x) vanishes. Where A and b move, each step is one of iterative refinement
+with the factors of before, which gains one order: x1 is right to first order, and x2 to second. S has the value zero,
+and is transposed by a solve with A^H.
 
 In the backward pass, x1 receives g - A^H lam, which is what the adjoint solve left over: below the target of that solve
 it is as good as zero, and no other solve is spent on it. It still depends on g and lam, and so keeps its graph.
