@@ -273,3 +273,41 @@ def test_a_solver_must_be_callable(wrap):
         wrap("linear_cg")
     with pytest.raises(TypeError, match="f must be a method for square systems; got lsmr"):
         wrap(tsgu.lsmr if wrap is torch_solver else tsgu_jax.lsmr)
+
+
+def test_what_belongs_to_the_other_framework_is_refused_before_anything_runs():
+    """A tracer in a preconditioner of torch, a tensor in one of JAX, or a method that is handed a foreign matrix."""
+    A = tsgu.SparseMatrix.from_tensor(2 * torch.eye(3))
+    b = torch.ones(3)
+    A_jax = tsgu_jax.SparseMatrix.from_coo(np.arange(3), np.arange(3), 2 * np.ones(3, np.float32), (3, 3))
+    b_jax = np.ones(3, np.float32)
+    foreign = jax_solver(lambda A, B, M=None: tsgu_jax.gmres(A, B, M=M))
+    m = r"M must be something that {} can compute with for {}\(.*\): a matrix, or a .* or a function of {}; got "
+    into_jax, into_torch = m.format("JAX", "jax_solver", "JAX"), m.format("torch", "torch_solver", "torch")
+    use = r"got gmres of {}, which is for {}\. Use {}\.gmres, or tsgu_jax\.interop\.{}\({}\.gmres\)"
+    cases = [
+        (lambda: tsgu.sparse_generic_solve(A, b, jax_solver(tsgu_jax.gmres), M=tsgu.precond.jacobi(A)),
+         into_jax + "Jacobi of torch"),
+        (lambda: tsgu.sparse_generic_solve(A, b, foreign, M=tsgu.precond.ilu(A)), into_jax + "ILU of torch"),
+        (lambda: tsgu.sparse_generic_solve(A, b, foreign, M=tsgu.direct.prepare(A)),
+         into_jax + "PreparedSolver of torch"),
+        (lambda: tsgu_jax.solve(A_jax, b_jax, torch_solver(tsgu.gmres), M=tsgu_jax.precond.jacobi(A_jax)),
+         into_torch + "Jacobi of JAX"),
+        (lambda: tsgu.sparse_generic_solve(A, b, torch_solver(tsgu.gmres)),
+         r"A and B must be of JAX for torch_solver\(gmres\), .*; got SparseMatrix and Tensor of torch"),
+        (lambda: tsgu.sparse_generic_solve(A, b, tsgu_jax.gmres),
+         use.format("tsgu_jax", "JAX", "tsgu", "jax_solver", "tsgu_jax")),
+        (lambda: tsgu_jax.solve(A_jax, b_jax, tsgu.gmres),
+         use.format("tsgu", "torch", "tsgu_jax", "torch_solver", "tsgu")),
+        (lambda: tsgu.gmres(A_jax, b), r"got tsgu_jax\.SparseMatrix\. Convert it by tsgu_jax\.interop\.to_torch\(A\)"),
+        (lambda: tsgu_jax.gmres(A, b_jax), r"got tsgu\.SparseMatrix\. Convert it by tsgu_jax\.interop\.to_jax\(A\)"),
+    ]  # fmt: skip
+    for call, message in cases:
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+    for M in (tsgu_jax.precond.jacobi(A_jax), torch.eye(3) / 2, np.eye(3, dtype=np.float32), A_jax, lambda r: r / 2):
+        x = tsgu.sparse_generic_solve(A, b, jax_solver(tsgu_jax.gmres), M=M)
+        np.testing.assert_allclose(x, np.full(3, 0.5), rtol=1e-5)
+    for M in (tsgu.precond.jacobi(A), torch.eye(3) / 2, jnp.eye(3) / 2, A_jax, lambda r: r / 2):
+        x = tsgu_jax.solve(A_jax, b_jax, torch_solver(tsgu.gmres), M=M)
+        np.testing.assert_allclose(x, np.full(3, 0.5), rtol=1e-5)

@@ -83,6 +83,9 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 
 def check_callable(name: str, function: Any) -> None:
+    other = _wording.method_of_the_other_package(name, function, "tsgu")
+    if other:
+        raise TypeError(other)
     if function is not None and not _wording.is_solver(function):
         raise TypeError(_wording.not_callable(name, function))
 
@@ -192,6 +195,8 @@ def check_preparable(A: SparseMatrix, rectangular: bool) -> None:
 
 def check_convertible(A: Any) -> None:
     if isinstance(A, Tensor) and A.layout == torch.strided:
+        if _functorch.is_batchedtensor(A):
+            raise NotImplementedError(_wording.vmap_of_dense())
         if A.dim() != 2:
             raise ValueError(_wording.not_matrix(tuple(A.shape), str(A.layout)))
         return

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
+from torch.utils._pytree import register_pytree_node
 
 from tsgu._core.pattern import _operands, _scipy, _symbolic
 from tsgu._core.report import _wording
@@ -378,9 +379,18 @@ def _restored(values: Tensor, pattern: Pattern) -> SparseMatrix:
     return SparseMatrix(values, pattern.to(values.device))
 
 
+def _rebuilt(leaves: Any, pattern: Pattern) -> SparseMatrix:
+    """Unchecked: a transform may put anything in place of the values."""
+    matrix = object.__new__(SparseMatrix)
+    (matrix.values,), matrix.pattern = leaves, pattern
+    return matrix
+
+
 def _restored_pattern(symbolic: _symbolic.Symbolic, device: torch.device) -> Pattern:
     return Pattern._of(symbolic, device)
 
 
 # Here, and not in the class, so that a process that unpickles a pattern knows SparseMatrix too.
 copyreg.pickle(Pattern, lambda pattern: (_restored_pattern, (pattern.symbolic, pattern.device)))
+# An argument and a result of torch.func: vmap maps over the values, grad differentiates by them.
+register_pytree_node(SparseMatrix, lambda A: ([A.values], A.pattern), _rebuilt)

@@ -48,6 +48,8 @@ class _KrylovSystem:
     def __init__(self, kernel: Kernel, name: str, hermitian: bool, A: Any, arguments: Mapping[str, Any]) -> None:
         self._kernel, self._name, self._hermitian = kernel, name, hermitian
         self._arguments = arguments
+        if not callable(A) and not isinstance(A, SparseMatrix):
+            raise TypeError(_wording.not_preparable(A))
         self._operator: Operator
         if isinstance(A, SparseMatrix):
             self._operator = MatrixOperator(A)

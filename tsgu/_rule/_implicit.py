@@ -144,6 +144,8 @@ class _Solve(Function):
         primal: bool,
     ) -> tuple[Tensor, int]:
         values_dim, b_dim, x0_dim = in_dims[:3]
+        if info.batch_size == 0:
+            return _empty(_shape(b, b_dim), b, values), 0
         if values_dim is None and system.pattern is None:  # a function, which is given what it was written for
             members = [
                 _apply(_Solve, None, _at(b, b_dim, i), _at(x0, x0_dim, i), system, transposed, primal)
@@ -196,6 +198,8 @@ class _Product(Function):
     @staticmethod
     def vmap(info: Any, in_dims: Grads, values: Tensor, x: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
         values_dim, x_dim, _ = in_dims
+        if info.batch_size == 0:
+            return _empty((pattern.shape[0], *_shape(x, x_dim)[1:]), x, values), 0
         if values_dim is None:
             y = product(values, _fold(x, x_dim, info.batch_size), pattern)
             rows = (pattern.shape[0], *_shape(x, x_dim)[1:])
@@ -228,6 +232,8 @@ class _Sampled(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Grads, u: Tensor, v: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
+        if info.batch_size == 0:
+            return _empty((pattern.nnz,), u, v), 0
         return _each(info, sampled, pattern, (u, in_dims[0]), (v, in_dims[1])), 0
 
 
@@ -349,6 +355,11 @@ def _each(info: Any, function: Any, pattern: Pattern, *batched: tuple[Tensor, in
     return torch.stack(
         [function(*(_at(tensor, dim, i) for tensor, dim in batched), pattern) for i in range(info.batch_size)]
     )
+
+
+def _empty(shape: tuple[int, ...], like: Tensor, *others: Tensor | None) -> Tensor:
+    """The result for a batch without members, which keeps its place in the graph."""
+    return sum((t.sum() for t in (like, *others) if t is not None), like.new_zeros((0, *shape)))
 
 
 def _at(tensor: Any, dim: int | None, index: int) -> Any:

@@ -113,6 +113,12 @@ class _LeastSquares(Function):
         primal: bool,
     ) -> tuple[Pair, tuple[int, int]]:
         size, sides = info.batch_size, (b, c, x0)
+        if size == 0:
+            given, dim = (c, in_dims[2]) if b is None else (b, in_dims[1])
+            assert given is not None
+            columns, others = rule._shape(given, dim)[1:], (values, None if given is c else c)
+            r, x = (rule._empty((rows, *columns), given, *others) for rows in system.pattern.shape)
+            return (r, x), (0, 0)
         if in_dims[0] is None:  # one matrix: the batch becomes columns
             folded = (
                 None if t is None else rule._fold(t, dim, size) for t, dim in zip(sides, in_dims[1:4], strict=True)

@@ -104,6 +104,9 @@ def check_finite(name: str, x: Any) -> None:
 
 
 def check_callable(name: str, function: Any) -> None:
+    other = _wording.method_of_the_other_package(name, function, "tsgu_jax")
+    if other:
+        raise TypeError(other)
     if function is not None and not _wording.is_solver(function):
         raise TypeError(_wording.not_callable(name, function, "tsgu_jax"))
 

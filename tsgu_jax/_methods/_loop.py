@@ -158,6 +158,7 @@ def solve(
 
 def _grouping(n: int, k: int, bytes_per_row: int, alone: bool = False) -> tuple[int, int]:
     """Groups, and columns in each: all at once on an accelerator; on the CPU as many as stay in cache, up to eight."""
+    k = max(k, 1)  # a column of padding where there is none
     most = k if jax.default_backend() != "cpu" else 1 if alone else min(8, max(1, _CACHE // (bytes_per_row * n)))
     groups = -(-k // most)
     return groups, -(-k // groups)

@@ -185,6 +185,8 @@ def _over_columns(name: str, backwards: bool) -> Callable[..., Array]:
     def run(*args: Array) -> Array:
         *matrix, b = args
         n, k = b.shape
+        if k == 0:
+            return b
         groups = -(-k * b.dtype.itemsize // _BYTES)
         width = -(-k // groups)
         if groups > 1:
@@ -199,9 +201,12 @@ def _over_columns(name: str, backwards: bool) -> Callable[..., Array]:
     @as_usual
     def _(size: int, batched: list[bool], *args: Array) -> tuple[Array, bool]:
         *matrix, b = args
+        if size == 0:
+            return jnp.zeros((0, *b.shape[1 if batched[-1] else 0 :]), b.dtype), True
         if not any(batched[:-1]):  # one matrix: the batch becomes columns
-            folded = jnp.moveaxis(b, 0, 1).reshape(b.shape[1], -1)
-            return jnp.moveaxis(run(*matrix, folded).reshape(b.shape[1], size, -1), 1, 0), True
+            _, n, k = b.shape
+            folded = jnp.moveaxis(b, 0, 1).reshape(n, size * k)
+            return jnp.moveaxis(run(*matrix, folded).reshape(n, size, k), 1, 0), True
         every = [
             a if varies else jnp.broadcast_to(a, (size, *a.shape)) for a, varies in zip(args, batched, strict=True)
         ]
@@ -210,7 +215,7 @@ def _over_columns(name: str, backwards: bool) -> Callable[..., Array]:
         member = jnp.arange(size, dtype=T.col.dtype)[:, None]
         nse = T.values.shape[1]
         blocks = Values(T.values, T.col + n * member, T.start + nse * member, T.stop + nse * member, T.diagonal)
-        x = run(*(a.reshape(-1) for a in blocks), b.reshape(size * n, -1))
+        x = run(*(a.reshape(-1) for a in blocks), b.reshape(size * n, b.shape[2]))
         return x.reshape(b.shape), True
 
     return run

@@ -18,11 +18,13 @@ import tsgu_jax
 from tsgu._core.report import _place, _wording
 from tsgu._core.report._log import recording
 from tsgu._rule import _method as torch_method
+from tsgu.precond import Preconditioner as TorchPreconditioner
 from tsgu_jax._matrix import _checks
 from tsgu_jax._program import _host, _report
 from tsgu_jax._program._report import Label, Outcome
 from tsgu_jax._rule._method import Bound, Method
 from tsgu_jax.interop._convert import coo_tensor, csr_tensor, to_jax, to_torch
+from tsgu_jax.precond import Preconditioner as JaxPreconditioner
 
 
 def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +72,8 @@ def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(f, updated=())
         def solve(A: Any, B: Tensor, **kwargs: Any) -> Tensor:
             with _precision(B.dtype):
-                x = f(to_jax(A), to_jax(B), **{name: _to_jax(value) for name, value in kwargs.items()})
+                given = {name: _to_jax(value, name, solve.__name__) for name, value in kwargs.items()}
+                x = f(to_jax(A), to_jax(B), **given)
                 return to_torch(x[0] if isinstance(x, tuple) and x else x, copy=True)
 
         solve.__name__ = f"jax_solver({_wording.name_of(f)})"
@@ -95,7 +98,8 @@ class _JaxSystem:
         self._name, self._dtype = method.name, A.dtype
         with _precision(A.dtype):
             self._matrix = to_jax(A)
-            given = {name: _to_jax(value) for name, value in arguments.items()}
+            solver = f"jax_solver({method.name})"
+            given = {name: _to_jax(value, name, solver) for name, value in arguments.items()}
             self._bound = method.bind(given, A.shape[-1], self._matrix.dtype, self._matrix)
 
     def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
@@ -162,11 +166,14 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     name = f"torch_solver({_wording.name_of(f)})"
 
     def solve(A: Any, B: Array, **kwargs: Any) -> Array:
+        if any(isinstance(x, Tensor | tsgu.SparseMatrix) for x in (A, B)):
+            got = f"{type(A).__name__} and {type(B).__name__} of torch"
+            raise TypeError(_wording.solver_in_the_wrong_place(name, "JAX", got))
         if isinstance(f, torch_method.Method) and f.arguments(kwargs).get("atol"):
             raise TypeError(_wording.atol_across(name, f.name))
         result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
         dtype = np.dtype(B.dtype)
-        leaves, structure = jax.tree.flatten((_entries(A), B, {k: _entries(v) for k, v in kwargs.items()}))
+        leaves, structure = jax.tree.flatten((_entries(A), B, {k: _to_host(v, k, name) for k, v in kwargs.items()}))
         places = [place for place, leaf in enumerate(leaves) if _checks.is_array(leaf)]
         line = _place.caller()
         others = [None if _checks.is_array(leaf) else leaf for leaf in leaves]  # arrays come with the call
@@ -249,8 +256,18 @@ def _precision(dtype: torch.dtype) -> AbstractContextManager[Any]:
     return jax.enable_x64(True) if dtype in (torch.float64, torch.complex128) else nullcontext()
 
 
-def _to_jax(value: Any) -> Any:
+def _to_jax(value: Any, name: str, solver: str) -> Any:
+    """An argument of a JAX solver: matrices and vectors converted, anything else as it is."""
+    if isinstance(value, TorchPreconditioner | torch_method.PreparedSolver):
+        raise TypeError(_wording.of_the_other_framework(name, solver, "JAX", "torch", value))
     return to_jax(value) if isinstance(value, Tensor | tsgu.SparseMatrix) else value
+
+
+def _to_host(value: Any, name: str, solver: str) -> Any:
+    """An argument of a torch solver, on its way to the host."""
+    if isinstance(value, JaxPreconditioner):
+        raise TypeError(_wording.of_the_other_framework(name, solver, "torch", "JAX", value))
+    return _entries(value)
 
 
 def _check(f: Any) -> None:
