@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 
-from tsgu._core.pattern import _indices, _operands
-from tsgu._core.report import _place, _wording
+from tsgu._core.pattern import _indices, _operands, _values
+from tsgu._core.report import _across, _place, _wording
 
 if TYPE_CHECKING:
     from tsgu._matrix._pattern import Pattern
@@ -83,7 +83,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 
 def check_callable(name: str, function: Any) -> None:
-    other = _wording.method_of_the_other_package(name, function, "tsgu")
+    other = _across.method_of_the_other_package(name, function, "tsgu")
     if other:
         raise TypeError(other)
     if function is not None and not _wording.is_solver(function):
@@ -145,7 +145,7 @@ def check_values(values: Any, pattern: Pattern) -> None:
             f"got {tuple(values.shape)} in layout {values.layout}."
         )
     if values.device != pattern.device:
-        raise ValueError(_wording.device_of_values("values", pattern.device, values.device))
+        raise ValueError(_values.device_of_values("values", pattern.device, values.device))
 
 
 def indices(name: str, given: Any, host: Callable[[Tensor], Any]) -> Any:
@@ -164,9 +164,9 @@ def check_given(given: Any, nse: int, device: torch.device, any_batch: bool) -> 
     if given.layout != torch.strided:
         raise TypeError(_wording.layout("given", "dense (strided)", str(given.layout), "Give its values."))
     if given.dim() not in (range(1, given.dim() + 1) if any_batch else (1, 2)) or given.shape[-1] != nse:
-        raise ValueError(_wording.given_shape("given", nse, tuple(given.shape), any_batch))
+        raise ValueError(_values.given_shape("given", nse, tuple(given.shape), any_batch))
     if given.device != device:
-        raise ValueError(_wording.device_of_values("given", device, given.device))
+        raise ValueError(_values.device_of_values("given", device, given.device))
 
 
 def check_members(nnz: int, given: int) -> None:
@@ -196,7 +196,7 @@ def check_preparable(A: SparseMatrix, rectangular: bool) -> None:
 def check_convertible(A: Any) -> None:
     if isinstance(A, Tensor) and A.layout == torch.strided:
         if _functorch.is_batchedtensor(A):
-            raise NotImplementedError(_wording.vmap_of_dense())
+            raise NotImplementedError(_values.vmap_of_dense())
         if A.dim() != 2:
             raise ValueError(_wording.not_matrix(tuple(A.shape), str(A.layout)))
         return

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from torch.utils._pytree import register_pytree_node
 
-from tsgu._core.pattern import _operands, _scipy, _symbolic
+from tsgu._core.pattern import _operands, _scipy, _symbolic, _values
 from tsgu._core.report import _wording
 from tsgu._matrix import _arithmetic, _checks, _products
 from tsgu._matrix._autocast import widened
@@ -100,7 +100,7 @@ class SparseMatrix:
             raise ValueError(_wording.not_a("values", "a torch.Tensor", values))
         pattern = Pattern(row, col, shape)
         if values.dim() not in (1, 2) or values.shape[-1] != pattern.symbolic.nse:
-            raise ValueError(_wording.values_of_coo(pattern.symbolic.nse, tuple(values.shape)))
+            raise ValueError(_values.values_of_coo(pattern.symbolic.nse, tuple(values.shape)))
         if not isinstance(row, Tensor):  # which has no device of its own
             pattern = pattern.to(values.device)
         return cls(pattern.gather(values), pattern)

@@ -49,7 +49,7 @@ class _KrylovSystem:
         self._kernel, self._name, self._hermitian = kernel, name, hermitian
         self._arguments = arguments
         if not callable(A) and not isinstance(A, SparseMatrix):
-            raise TypeError(_wording.not_preparable(A))
+            raise TypeError(_wording.not_a("A", "a sparse matrix or a function v -> A v", A))
         self._operator: Operator
         if isinstance(A, SparseMatrix):
             self._operator = MatrixOperator(A)

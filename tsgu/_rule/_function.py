@@ -12,6 +12,7 @@ from torch._C import _functorch
 from torch.autograd import forward_ad
 
 from tsgu._core.report import _wording
+from tsgu._matrix._autocast import uncast
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -39,7 +40,7 @@ class Function:
 
     def __call__(self, x: Tensor) -> Tensor:
         """A x, in the graph."""
-        y = self._function(x)
+        y = uncast(self._function)(x)
         if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:
             _refuse_result(self._name, x, y)
         return y
@@ -101,6 +102,7 @@ class Derived:
         self._function, self._words = function, words
         self._graphs: dict[torch.Size, tuple[Tensor, Tensor]] = {}
 
+    @uncast
     def __call__(self, u: Tensor) -> Tensor:
         """A^T u, for A^H u = conj(A^T conj(u)) is what PyTorch's convention gives."""
         if u.shape not in self._graphs:

@@ -12,8 +12,8 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
 from tsgu._core._dtypes import DTYPES
-from tsgu._core.pattern import _indices, _operands
-from tsgu._core.report import _place, _wording
+from tsgu._core.pattern import _indices, _operands, _values
+from tsgu._core.report import _across, _place, _wording
 
 
 def is_traced(*trees: Any) -> bool:
@@ -104,7 +104,7 @@ def check_finite(name: str, x: Any) -> None:
 
 
 def check_callable(name: str, function: Any) -> None:
-    other = _wording.method_of_the_other_package(name, function, "tsgu_jax")
+    other = _across.method_of_the_other_package(name, function, "tsgu_jax")
     if other:
         raise TypeError(other)
     if function is not None and not _wording.is_solver(function):
@@ -178,7 +178,7 @@ def check_given(given: Any, nse: int, any_batch: bool) -> None:
     if not is_array(given):
         raise ValueError(_wording.not_a("given", "a jax.Array or numpy.ndarray", given))
     if (given.ndim == 0 if any_batch else given.ndim not in (1, 2)) or given.shape[-1] != nse:
-        raise ValueError(_wording.given_shape("given", nse, tuple(given.shape), any_batch))
+        raise ValueError(_values.given_shape("given", nse, tuple(given.shape), any_batch))
 
 
 def check_values(values: Any, nnz: int) -> None:

@@ -9,7 +9,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_pytree_node_class
 
-from tsgu._core.pattern import _indices, _operands, _scipy
+from tsgu._core.pattern import _indices, _operands, _scipy, _values
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _arithmetic, _checks
 from tsgu_jax._matrix._pattern import Pattern, cached, pattern_of
@@ -101,7 +101,7 @@ class SparseMatrix:
         else:
             pattern = Pattern(row, col, shape)
         if values.ndim not in (1, 2) or values.shape[-1] != pattern._nse:
-            raise ValueError(_wording.values_of_coo(pattern._nse, tuple(values.shape)))
+            raise ValueError(_values.values_of_coo(pattern._nse, tuple(values.shape)))
         values = _checks.as_array("values", values)
         return cls(pattern.gather(values), pattern)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tsgu
 import tsgu_jax
-from tsgu._core.report import _place, _wording
+from tsgu._core.report import _across, _place, _wording
 from tsgu._core.report._log import recording
 from tsgu._rule import _method as torch_method
 from tsgu.precond import Preconditioner as TorchPreconditioner
@@ -168,7 +168,7 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     def solve(A: Any, B: Array, **kwargs: Any) -> Array:
         if any(isinstance(x, Tensor | tsgu.SparseMatrix) for x in (A, B)):
             got = f"{type(A).__name__} and {type(B).__name__} of torch"
-            raise TypeError(_wording.solver_in_the_wrong_place(name, "JAX", got))
+            raise TypeError(_across.solver_in_the_wrong_place(name, "JAX", got))
         if isinstance(f, torch_method.Method) and f.arguments(kwargs).get("atol"):
             raise TypeError(_wording.atol_across(name, f.name))
         result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
@@ -259,14 +259,14 @@ def _precision(dtype: torch.dtype) -> AbstractContextManager[Any]:
 def _to_jax(value: Any, name: str, solver: str) -> Any:
     """An argument of a JAX solver: matrices and vectors converted, anything else as it is."""
     if isinstance(value, TorchPreconditioner | torch_method.PreparedSolver):
-        raise TypeError(_wording.of_the_other_framework(name, solver, "JAX", "torch", value))
+        raise TypeError(_across.of_the_other_framework(name, solver, "JAX", "torch", value))
     return to_jax(value) if isinstance(value, Tensor | tsgu.SparseMatrix) else value
 
 
 def _to_host(value: Any, name: str, solver: str) -> Any:
     """An argument of a torch solver, on its way to the host."""
     if isinstance(value, JaxPreconditioner):
-        raise TypeError(_wording.of_the_other_framework(name, solver, "torch", "JAX", value))
+        raise TypeError(_across.of_the_other_framework(name, solver, "torch", "JAX", value))
     return _entries(value)
 
 

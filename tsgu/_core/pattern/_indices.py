@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsgu._core.report import _wording
-
 Indices = npt.NDArray[Any]
 
 
@@ -22,11 +20,11 @@ def as_indices(name: str, given: Any, accepted: str) -> Indices:
         If they are none of these, or their numbers are not whole by dtype.
     """
     if not isinstance(given, np.ndarray | list | tuple | range):
-        raise TypeError(_wording.not_indices(name, accepted, type(given).__name__))
+        raise TypeError(not_indices(name, accepted, type(given).__name__))
     try:
         array = np.asarray(given)
     except ValueError:  # rows of different length
-        raise TypeError(_wording.not_indices(name, accepted, "a ragged list")) from None
+        raise TypeError(not_indices(name, accepted, "a ragged list")) from None
     if array.size == 0 and not isinstance(given, np.ndarray):
         array = array.astype(np.int64)  # of an empty list NumPy makes floats
     check_index_dtype(name, array.dtype, array.dtype.kind in "iu", accepted)
@@ -35,7 +33,7 @@ def as_indices(name: str, given: Any, accepted: str) -> Indices:
 
 def check_index_dtype(name: str, dtype: Any, whole: bool, accepted: str) -> None:
     if not whole:
-        raise TypeError(_wording.not_indices(name, accepted, f"dtype {dtype}"))
+        raise TypeError(not_indices(name, accepted, f"dtype {dtype}"))
 
 
 def as_shape(given: Any) -> tuple[int, int]:
@@ -51,9 +49,9 @@ def as_shape(given: Any) -> tuple[int, int]:
     try:
         m, n = (as_size(size) for size in given)
     except (TypeError, ValueError):
-        raise TypeError(_wording.not_a_shape(given)) from None
+        raise TypeError(not_a_shape(given)) from None
     if min(m, n) < 0:
-        raise ValueError(_wording.not_a_shape((m, n)))
+        raise ValueError(not_a_shape((m, n)))
     return m, n
 
 
@@ -73,4 +71,19 @@ def as_size(given: Any) -> int:
 def check_lengths(row: Any, col: Any) -> None:
     """Arrays of any framework."""
     if row.ndim != 1 or row.shape != col.shape:
-        raise ValueError(_wording.lengths_of_positions(tuple(row.shape), tuple(col.shape)))
+        raise ValueError(lengths_of_positions(tuple(row.shape), tuple(col.shape)))
+
+
+def not_indices(name: str, accepted: str, got: str) -> str:
+    return (
+        f"{name} must hold whole numbers, as {accepted}, a NumPy array or a list; got {got}. "
+        "Convert floats by .long() or .astype(int), and a mask by nonzero."
+    )
+
+
+def lengths_of_positions(row: tuple[int, ...], col: tuple[int, ...]) -> str:
+    return f"row and col must be vectors of one length; got shapes {row} and {col}."
+
+
+def not_a_shape(got: object) -> str:
+    return f"shape must be two whole numbers, not negative, (m, n); got {got!r}."

@@ -34,8 +34,7 @@ def is_solver(solver: object) -> bool:
 
 
 def not_a(name: str, accepted: str, got: object) -> str:
-    home, kind = type(got).__module__.split(".")[0], type(got).__name__
-    remedy = ""
+    home, kind, remedy = type(got).__module__.split(".")[0], type(got).__name__, ""
     if home in ("tsgu", "tsgu_jax") and kind in ("SparseMatrix", "Pattern"):  # which both packages have
         kind = f"{home}.{kind}"
         remedy = f" Convert it by tsgu_jax.interop.{'to_jax' if home == 'tsgu' else 'to_torch'}({name})."
@@ -399,72 +398,3 @@ def partitioned(name: str, devices: int) -> str:
 
 def not_concrete(got: str, where: str) -> str:
     return f"The matrix must be concrete to become one of SciPy; got {got}. Convert it outside of {where}."
-
-
-def not_indices(name: str, accepted: str, got: str) -> str:
-    return (
-        f"{name} must hold whole numbers, as {accepted}, a NumPy array or a list; got {got}. "
-        "Convert floats by .long() or .astype(int), and a mask by nonzero."
-    )
-
-
-def lengths_of_positions(row: tuple[int, ...], col: tuple[int, ...]) -> str:
-    return f"row and col must be vectors of one length; got shapes {row} and {col}."
-
-
-def not_a_shape(got: object) -> str:
-    return f"shape must be two whole numbers, not negative, (m, n); got {got!r}."
-
-
-def given_shape(name: str, nse: int, got: tuple[int, ...], any_batch: bool) -> str:
-    accepted = f"(..., {nse})" if any_batch else f"({nse},) or (batch, {nse})"
-    return f"{name} must have shape {accepted}, one value per position that the pattern was built from; got {got}."
-
-
-def device_of_values(name: str, pattern: object, got: object) -> str:
-    return (
-        f"{name} must be on the device of the pattern, {pattern}; got {got}. "
-        "Move the pattern by pattern.to(device), which keeps what it has found for each device."
-    )
-
-
-def values_of_coo(nse: int, got: tuple[int, ...]) -> str:
-    return f"values must have shape (nse,) or (batch, nse) with nse = {nse} as in row; got {got}."
-
-
-def of_the_other_framework(name: str, solver: str, ours: str, theirs: str, got: object) -> str:
-    return (
-        f"{name} must be something that {ours} can compute with for {solver}: a matrix, or a preconditioner or a "
-        f"function of {ours}; got {type(got).__name__} of {theirs}. Build it with the precond of that package, of "
-        "the matrix converted by tsgu_jax.interop."
-    )
-
-
-def solver_in_the_wrong_place(solver: str, ours: str, got: str) -> str:
-    return (
-        f"A and B must be of {ours} for {solver}, which is a solver for it; got {got}. Use the solver that it was made "
-        "of itself, or convert A and B by tsgu_jax.interop."
-    )
-
-
-def not_preparable(got: object) -> str:
-    return not_a("A", "a sparse matrix or a function v -> A v", got)
-
-
-def vmap_of_dense() -> str:
-    return (
-        "A must be the same for all members of a batch, to be searched for nonzero entries; got one that vmap maps "
-        "over. Build a Pattern(row, col, shape) outside of vmap, and the matrix inside, by pattern.matrix(A[row, col])."
-    )
-
-
-def method_of_the_other_package(name: str, method: object, package: str) -> str:
-    """Empty where it is not one."""
-    home = type(method).__module__.split(".")[0]
-    if home == package or home not in ("tsgu", "tsgu_jax") or type(method).__name__ != "Method":
-        return ""
-    of, across = ("torch", "torch_solver") if home == "tsgu" else ("JAX", "jax_solver")
-    return (
-        f"{name} must be a method of {package}, or a callable for its matrices; got {name_of(method)} of {home}, which "
-        f"is for {of}. Use {package}.{name_of(method)}, or tsgu_jax.interop.{across}({home}.{name_of(method)})."
-    )
