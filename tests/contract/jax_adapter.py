@@ -124,6 +124,9 @@ class Problem:
             return BCOO((values, self._indices), shape=shape)
         if self.layout == "csr":
             return BCSR((values, self._indices[:, 1], self._indptr), shape=shape)
+        if self.layout == "function":
+            row, col = self.system.row, self.system.col
+            return lambda v: jnp.zeros(shape, values.dtype).at[row, col].add(values) @ v
         return tsgu_jax.SparseMatrix.from_coo(self.system.row, self.system.col, values, shape)
 
     def detached(self) -> Any:
@@ -183,6 +186,37 @@ class LeastSquares(Problem):
     """The same for a rectangular system."""
 
     function = staticmethod(tsgu_jax.lstsq)
+
+
+class Operator:
+    """A matrix as a function, which says that another is its transpose."""
+
+    def __init__(self, dense: np.ndarray, transpose: np.ndarray) -> None:
+        self.dense, self.transpose = dense, transpose
+
+    def __call__(self, v: jax.Array) -> jax.Array:
+        return array(self.dense) @ v
+
+    @property
+    def T(self) -> Callable[[jax.Array], jax.Array]:  # noqa: N802 - what the packages look for
+        return lambda v: array(self.transpose) @ v
+
+
+def function(dense: np.ndarray) -> Callable[[jax.Array], jax.Array]:
+    """A matrix as a function of JAX."""
+    return lambda v: array(dense) @ v
+
+
+def opaque(dense: np.ndarray) -> Callable[[jax.Array], jax.Array]:
+    """A matrix as a function whose inside the framework does not see."""
+    return lambda v: jax.pure_callback(lambda v: dense @ np.asarray(v), v, v)
+
+
+def adjoint(method: Any, A: Any, b: np.ndarray, w: np.ndarray, **kwargs: Any) -> np.ndarray:
+    """Gradient of Re <w, x> with respect to b."""
+    g = jax.grad(lambda b: (array(w).conj() * tsgu_jax.solve(A, b, method, **kwargs)).sum().real)(array(b))
+    jax.effects_barrier()
+    return np.asarray(g).conj()
 
 
 record = tsgu_jax.record

@@ -97,7 +97,7 @@ class Problem:
         self.layout = layout
         self.b = array(b.astype(dtype)).requires_grad_()
         self.values = array(system.values.astype(dtype))
-        if layout == "values":
+        if layout in ("values", "function"):
             self.values.requires_grad_()
             self.A = None
         else:
@@ -111,6 +111,8 @@ class Problem:
             return self.A
         row, col = torch.from_numpy(self.system.row), torch.from_numpy(self.system.col)
         values = self.values if values is None else values
+        if self.layout == "function":
+            return lambda v: torch.zeros(self.system.shape, dtype=v.dtype).index_put((row, col), values, True) @ v
         return tsgu.SparseMatrix.from_coo(row, col, values, self.system.shape)
 
     def detached(self) -> Any:
@@ -169,6 +171,37 @@ class LeastSquares(Problem):
     """The same for a rectangular system."""
 
     function = staticmethod(tsgu.sparse_generic_lstsq)
+
+
+class Operator:
+    """A matrix as a function, which says that another is its transpose."""
+
+    def __init__(self, dense: np.ndarray, transpose: np.ndarray) -> None:
+        self.dense, self.transpose = dense, transpose
+
+    def __call__(self, v: torch.Tensor) -> torch.Tensor:
+        return array(self.dense) @ v
+
+    @property
+    def T(self) -> Callable[[torch.Tensor], torch.Tensor]:  # noqa: N802 - what the packages look for
+        return lambda v: array(self.transpose) @ v
+
+
+def function(dense: np.ndarray) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A matrix as a function of torch."""
+    return lambda v: array(dense) @ v
+
+
+def opaque(dense: np.ndarray) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A matrix as a function whose inside the framework does not see."""
+    return lambda v: torch.from_numpy(dense @ v.numpy())
+
+
+def adjoint(method: Any, A: Any, b: np.ndarray, w: np.ndarray, **kwargs: Any) -> np.ndarray:
+    """Gradient of Re <w, x> with respect to b."""
+    leaf = array(b).requires_grad_()
+    (g,) = torch.autograd.grad(tsgu.sparse_generic_solve(A, leaf, method, **kwargs), leaf, array(w))
+    return g.numpy()
 
 
 record = tsgu.record

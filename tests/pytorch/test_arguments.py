@@ -138,21 +138,32 @@ def test_a_callable_stands_for_a_hermitian_matrix_in_both_directions():
         (g,) = torch.autograd.grad(x, b, torch.ones_like(x))
         torch.testing.assert_close(x, torch.linalg.solve(D, b))
         torch.testing.assert_close(g, torch.linalg.solve(D.mH, torch.ones_like(b)))
-    with pytest.raises(TypeError, match=re.escape("A must have a transpose where gmres is differentiated")):
-        tsgu.gmres(lambda v: D @ v, b).abs().sum().backward()
 
 
-def test_a_callable_preconditioner_without_a_transpose_is_refused_before_the_solve():
-    """M applied untransposed in the adjoint, or the error only in the backward pass."""
-    A = (2 * EYE + torch.triu(torch.ones_like(EYE), 1)).to_sparse()
-    identity = lambda v: v  # noqa: E731
+def test_a_callable_preconditioner_is_transposed_by_autograd():
+    """M applied untransposed in the adjoint: with the inverse as M, one step would no longer do."""
+    dense = 2 * EYE + torch.triu(torch.ones_like(EYE), 1)
+    inverse = torch.linalg.inv(dense)
     b = B.clone().requires_grad_()
     for method in (tsgu.bicgstab, tsgu.gmres):
-        refused(TypeError, f"M must have a transpose where {method.name} is differentiated", A, b, method, M=identity)
-        tsgu.sparse_generic_solve(A, B, method, M=identity)  # nothing to differentiate
-    refused(TypeError, "M must have a transpose", A, b, lambda A, B, M: torch.linalg.solve(A.to_dense(), B), M=identity)
+        with tsgu.record() as log:
+            x = tsgu.sparse_generic_solve(dense.to_sparse(), b, method, M=lambda v: inverse @ v, rtol=1e-12)
+            (g,) = torch.autograd.grad(x.sum(), b)
+        torch.testing.assert_close(g, inverse.T @ torch.ones_like(B))
+        assert [(info.transposed, info.iterations) for info in log] == [(False, 1), (True, 1)]
+
+
+def test_a_callable_preconditioner_that_cannot_be_transposed_is_refused_before_the_solve():
+    """M applied untransposed in the adjoint, or the error only in the backward pass."""
+    A = (2 * EYE + torch.triu(torch.ones_like(EYE), 1)).to_sparse()
+    opaque = lambda v: torch.from_numpy(v.numpy().copy())  # noqa: E731
+    b = B.clone().requires_grad_()
+    for method in (tsgu.bicgstab, tsgu.gmres):
+        refused(TypeError, f"M must have a transpose where {method.name} is differentiated", A, b, method, M=opaque)
+        tsgu.sparse_generic_solve(A, B, method, M=opaque)  # nothing to differentiate
+    refused(TypeError, "M must have a transpose", A, b, lambda A, B, M: torch.linalg.solve(A.to_dense(), B), M=opaque)
     spd = (2 * EYE).to_sparse()
-    tsgu.sparse_generic_solve(spd, b, tsgu.linear_cg, M=identity).sum().backward()
+    tsgu.sparse_generic_solve(spd, b, tsgu.linear_cg, M=opaque).sum().backward()
     torch.testing.assert_close(b.grad, B / 2)
 
 

@@ -89,5 +89,5 @@ def test_gradcheck_passes_in_both_modes():
 
 def test_a_callable_is_refused():
     """A matrix that cannot be looked at."""
-    with pytest.raises(TypeError, match="for auto, which looks at it; got function"):
+    with pytest.raises(TypeError, match="for auto, which looks at it; got Function"):
         tsgu.auto(lambda v: v, torch.ones(3))

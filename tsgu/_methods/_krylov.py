@@ -62,8 +62,9 @@ class _KrylovSystem:
 
     def solve_transpose(self, G: Tensor) -> Tensor:
         """Y with A^T Y = G."""
-        M = self._transposed_preconditioner
-        return self._solve(self._operator.transpose, M, G, None, transposed=True, primal=False)
+        M, forward = self._transposed_preconditioner, self._operator
+        assert not isinstance(forward, TransposedCallable)
+        return self._solve(forward.transpose, M, G, None, transposed=True, primal=False)
 
     @cached_property
     def _transposed_preconditioner(self) -> Any:

@@ -58,27 +58,39 @@ class Function:
         is given one column, since columns come alone too.
         """
         assert self._like is not None
-        v = vectors(self._like)[0]
+        v = self._unwrapped(vectors(self._like)[0])
         kept = v.clone()
-        first = self(v)
-        if _functorch.is_functorch_wrapped_tensor(first):
-            raise NotImplementedError(_wording.function_under_transform(self._name))
+        first = self._unwrapped(self(v))
         if not thoroughly:
             return _has_derivative(first)
         plain = first.detach().resolve_conj().clone()
         if not torch.equal(v, kept):
             raise ValueError(_wording.writes_to_its_argument(self._name))
         factor = -4j if v.is_complex() else -4.0
-        second = self(factor * (v if v.dim() == 1 else v[:, :1]))
+        other = self._unwrapped(factor * (v if v.dim() == 1 else v[:, :1]))
+        second = self._unwrapped(self(other))
         scaled = second.detach()
         if not torch.isfinite(scaled).all() or not torch.isfinite(plain).all():
             raise ValueError(_wording.non_finite_function())
         off = scaled - factor * (plain if v.dim() == 1 else plain[:, :1])
         if not off.abs().max().item() <= torch.finfo(v.dtype).eps ** 0.5 * scaled.abs().max().item():
             raise ValueError(_wording.not_linear())
-        self.seen = plain
+        self.seen = self._unwrapped(plain)
         self._copies = _share_memory(first, v) or _share_memory(first, second)
         return _has_derivative(first)
+
+    def _unwrapped(self, y: Tensor) -> Tensor:
+        """A result without the wrappers that torch.func gives to everything; refused where it is more than a wrapper."""
+        wrapped = False
+        while _functorch.is_functorch_wrapped_tensor(y):
+            wrapped = True
+            if _functorch.is_batchedtensor(y) or _has_derivative(y):
+                break
+            y = _functorch.get_unwrapped(y)
+        else:
+            if not (wrapped and _has_derivative(y)):
+                return y
+        raise NotImplementedError(_wording.function_under_transform(self._name))
 
     def is_unchanged(self) -> bool:
         """Whether it gives what it gave when it was tried."""

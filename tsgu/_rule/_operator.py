@@ -146,10 +146,8 @@ class TransposedCallable:
             return [replace(column, status=self._fault) if wrong else column for column in columns]
         scale = g.abs().amax(0)
         scale = torch.where(scale > 0, scale, 1.0)
-        sizes = [
-            torch.linalg.vector_norm(t / scale, dim=0).reshape(-1).tolist()
-            for t in (g, g - image, image.abs() + g.abs())
-        ]
+        parts = g, g - image, image.abs() + g.abs()
+        sizes = [torch.linalg.vector_norm(part / scale, dim=0).reshape(-1).tolist() for part in parts]
         judged = []
         for column, size, left, terms in zip(columns, *sizes, strict=True):
             residual = left / size if size else left

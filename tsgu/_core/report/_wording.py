@@ -279,8 +279,9 @@ def writes_to_its_argument(name: str) -> str:
 
 def function_under_transform(name: str) -> str:
     return (
-        f"{name} must not close over tensors that torch.func transforms, as a function; got one that does. "
-        f"Differentiate by backward() or torch.autograd.grad, or give A as a SparseMatrix.{GRADIENTS}"
+        f"{name} must not close over tensors that torch.func transforms, nor over any that require grad inside of its "
+        "transforms, as a function; got one that does. Differentiate by backward() or torch.autograd.grad, detach what "
+        f"the function closes over, or give A as a SparseMatrix.{GRADIENTS}"
     )
 
 
