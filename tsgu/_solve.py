@@ -39,9 +39,10 @@ def sparse_generic_solve(
 
     Parameters
     ----------
-    A : Tensor (sparse COO or CSR) or SparseMatrix, shape (n, n)
+    A : Tensor (sparse COO or CSR), SparseMatrix, or callable, shape (n, n)
         float32, float64, complex64 or complex128. Repeated positions are added. A SparseMatrix may hold a batch of
-        values on one pattern, shape (batch, n, n).
+        values on one pattern, shape (batch, n, n). A function v -> A v is taken as it is by the Krylov methods, and by
+        solvers from outside that take one; see :data:`linear_cg`.
     B : Tensor, dense, shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k)
         Right-hand sides, on the same device. Where the dtypes differ, both are promoted, with a warning, and each
         gradient has the dtype of its own input.
@@ -58,7 +59,7 @@ def sparse_generic_solve(
         gradient needs. A method of this package given here is applied to the transpose too.
     verify : float or None, optional
         Relative residual above which the result of a callable from outside this package is reported; None leaves it
-        unchecked. The methods of this package check their own targets.
+        unchecked. The methods of this package check their own targets. With None, a function A is not tried either.
     **kwargs
         Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
         solve alone, as does ``atol`` to a method of this package, and a preconditioner ``M`` is transposed for the
@@ -67,7 +68,8 @@ def sparse_generic_solve(
     Returns
     -------
     Tensor
-        X, with the shape of B. Differentiable with respect to A and B. A SparseMatrix: to any order, in reverse and
+        X, with the shape of B. Differentiable with respect to A and B. What a function A closes over: to second order,
+        in reverse mode. A SparseMatrix: to any order, in reverse and
         forward mode, under ``torch.func`` and ``vmap``. A sparse tensor: to second order in reverse mode, where it is a
         leaf or made from a dense tensor; PyTorch loses the second order of
         ``torch.sparse_coo_tensor(indices, values)``, and a warning says so when it is asked for. Gradients with respect
@@ -75,8 +77,10 @@ def sparse_generic_solve(
 
     Raises
     ------
+    RuntimeError
+        In the backward pass, if a function A gives another result than in the forward pass.
     ValueError
-        If A or B is not a tensor; if A is not square or B does not match it; if they lie on different devices; if A, B
+        If a function A is not linear, or writes to its argument; if A or B is not a tensor; if A is not square or B does not match it; if they lie on different devices; if A, B
         or x0 has entries that are not finite; if an argument is out of range.
     TypeError
         If A is neither COO nor CSR, or B is not dense; if a dtype is not supported; if a solver is not callable or

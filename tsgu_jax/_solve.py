@@ -45,9 +45,10 @@ def solve(
 
     Parameters
     ----------
-    A : BCOO, BCSR or SparseMatrix, shape (n, n)
+    A : BCOO, BCSR, SparseMatrix, or callable, shape (n, n)
         float32, float64, complex64 or complex128. Repeated positions are added, padding entries are ignored. A
-        SparseMatrix may hold a batch of values on one pattern, shape (batch, n, n).
+        SparseMatrix may hold a batch of values on one pattern, shape (batch, n, n). A function v -> A v is taken as it
+        is by the Krylov methods, and by solvers from outside that take one; B may then be a pytree of arrays.
     B : Array, shape (n,) or (n, k); for a batch (batch, n) or (batch, n, k)
         Right-hand sides. Where the dtypes differ, both are promoted, with a warning, and each gradient has the dtype of
         its own input.
@@ -64,7 +65,7 @@ def solve(
         gradient needs. A method of this package given here is applied to the transpose too.
     verify : float or None, optional
         Relative residual above which the result of a callable from outside this package is reported; None leaves it
-        unchecked. The methods of this package check their own targets.
+        unchecked. The methods of this package check their own targets. With None, a function A is not tried either.
     **kwargs
         Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
         solve alone, as does ``atol`` to a method of this package, and a preconditioner ``M`` is transposed for the
@@ -73,14 +74,14 @@ def solve(
     Returns
     -------
     Array
-        X, with the shape of B. Differentiable with respect to ``A.data`` (or the values of a SparseMatrix) and B, to
-        any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
+        X, with the shape of B. Differentiable with respect to ``A.data`` (or the values of a SparseMatrix, or what a
+        function A closes over) and B, to any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
         and repeated entries receive the gradient of their sum.
 
     Raises
     ------
     ValueError
-        If A is not sparse or B not an array; if A is not square or B does not match it; outside of compiled functions,
+        If a function A is not linear; if A is not sparse or B not an array; if A is not square or B does not match it; outside of compiled functions,
         if A, B or x0 has entries that are not finite; if an argument is out of range.
     TypeError
         If A is in another format or B is not dense; if a dtype is not supported, or NumPy arrays in double precision

@@ -79,8 +79,9 @@ def bicgstab(
     Parameters
     ----------
     A : Tensor (sparse COO or CSR), SparseMatrix, or callable, shape (n, n)
-        float32, float64, complex64 or complex128. A callable maps X to A X; it must take vectors (n,) if B is one, and
-        blocks (n, k) otherwise; nothing inside it receives a gradient, and the adjoint needs its attribute ``T``.
+        float32, float64, complex64 or complex128. A function maps X to A X, linearly in each column: it is given
+        vectors (n,) if B is one, and otherwise blocks of some of its columns, (n, j).
+        Its transpose is derived by autograd; an attribute ``T`` is taken instead, and checked.
     B : Tensor, shape (n,) or (n, k)
         Right-hand sides. Columns converge independently.
     x0 : Tensor, like B, optional
@@ -91,8 +92,8 @@ def bicgstab(
     maxiter : int, optional
         Largest number of steps, of two products each; 10 n by default.
     M : Tensor, SparseMatrix or callable, optional
-        Preconditioner, an approximation of the inverse of A. The adjoint needs ``M.T``. Not differentiated.
-        See :mod:`tsgu.precond`.
+        Preconditioner, an approximation of the inverse of A. The adjoint takes ``M.T``,
+        derived for a function. Not differentiated. See :mod:`tsgu.precond`.
     settings : BICGSTABSettings, optional
         ``maxiter``, ``atol``, ``rtol`` and ``M`` in other words.
 
@@ -100,13 +101,13 @@ def bicgstab(
     -------
     Tensor
         X, with the shape, dtype and device of B; differentiable with respect to A and B, to any order (a sparse tensor
-        A: to second order, in reverse mode).
+        A, and what a function A closes over: to second order, in reverse mode).
 
     Raises
     ------
     ValueError, TypeError
-        As :func:`sparse_generic_solve`; and for an argument out of range or of the wrong kind, or a callable without
-        ``.T`` where a gradient is asked for.
+        As :func:`sparse_generic_solve`; and for an argument out of range or of the wrong kind, for a function
+        that is not linear, or whose transpose is needed and cannot be derived.
 
     Warns
     -----

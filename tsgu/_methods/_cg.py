@@ -62,8 +62,9 @@ def linear_cg(
     Parameters
     ----------
     A : Tensor (sparse COO or CSR), SparseMatrix, or callable, shape (n, n)
-        float32, float64, complex64 or complex128. A callable maps X to A X; it must take vectors (n,) if B is one, and
-        blocks (n, k) otherwise, and nothing inside it receives a gradient.
+        float32, float64, complex64 or complex128. A function maps X to A X, linearly in each column: it is given
+        vectors (n,) if B is one, and otherwise blocks of some of its columns, (n, j).
+        It is taken to be Hermitian, which the adjoint checks with the transpose that autograd derives.
     B : Tensor, shape (n,) or (n, k)
         Right-hand sides. Columns converge independently.
     x0 : Tensor, like B, optional
@@ -83,12 +84,13 @@ def linear_cg(
     -------
     Tensor
         X, with the shape, dtype and device of B; differentiable with respect to A and B, to any order (a sparse tensor
-        A: to second order, in reverse mode).
+        A, and what a function A closes over: to second order, in reverse mode).
 
     Raises
     ------
     ValueError, TypeError
-        As :func:`sparse_generic_solve`; and for an argument out of range or of the wrong kind.
+        As :func:`sparse_generic_solve`; and for an argument out of range or of the wrong kind, or a function that
+        is not linear.
 
     Warns
     -----

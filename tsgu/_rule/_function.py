@@ -80,7 +80,7 @@ class Function:
         return _has_derivative(first)
 
     def _unwrapped(self, y: Tensor) -> Tensor:
-        """A result without the wrappers that torch.func gives to everything; refused where it is more than a wrapper."""
+        """A result without the wrappers that torch.func gives to all; refused where they are more than wrappers."""
         wrapped = False
         while _functorch.is_functorch_wrapped_tensor(y):
             wrapped = True

@@ -88,8 +88,9 @@ def bicgstab(
     Parameters
     ----------
     A : BCOO, BCSR, SparseMatrix, or callable, shape (n, n)
-        float32, float64, complex64 or complex128. A callable maps X to A X; it must take vectors (n,) if B is one, and
-        blocks (n, k) otherwise; derivatives need its attribute ``T``.
+        float32, float64, complex64 or complex128. A function maps X to A X, linearly in each column, for X like
+        B, which may then be a pytree of arrays.
+        Its transpose is derived by JAX; an attribute ``T`` is taken instead, and checked.
     B : Array, shape (n,) or (n, k)
         Right-hand sides. Columns converge independently.
     x0 : Array, like B, optional
@@ -100,21 +101,22 @@ def bicgstab(
     maxiter : int, optional
         Largest number of steps, of two products each; 10 n by default.
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
-        Preconditioner, an approximation of the inverse of A. The adjoint needs ``M.T``. Not differentiated.
-        See :mod:`tsgu_jax.precond`.
+        Preconditioner, an approximation of the inverse of A. The adjoint takes ``M.T``,
+        derived for a function. Not differentiated. See :mod:`tsgu_jax.precond`.
     settings : BICGSTABSettings, optional
         ``maxiter``, ``atol``, ``rtol`` and ``M`` in other words.
 
     Returns
     -------
     Array
-        X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes.
+        X, with the shape and dtype of B; differentiable with respect to A, or what it closes over, and B, to any
+        order, in both modes.
 
     Raises
     ------
     ValueError, TypeError
-        As :func:`solve`; and for an argument out of range or of the wrong kind, or a callable without
-        ``.T`` where a gradient is asked for.
+        As :func:`solve`; and for an argument out of range or of the wrong kind, for a function
+        that is not linear, or whose transpose is needed and cannot be derived.
 
     Warns
     -----

@@ -136,8 +136,9 @@ def gmres(
     Parameters
     ----------
     A : BCOO, BCSR, SparseMatrix, or callable, shape (n, n)
-        float32, float64, complex64 or complex128. A callable maps X to A X; it must take vectors (n,) if B is one, and
-        blocks (n, k) otherwise; derivatives need its attribute ``T``.
+        float32, float64, complex64 or complex128. A function maps X to A X, linearly in each column, for X like
+        B, which may then be a pytree of arrays.
+        Its transpose is derived by JAX; an attribute ``T`` is taken instead, and checked.
     B : Array, shape (n,) or (n, k)
         Right-hand sides. Columns converge independently.
     x0 : Array, like B, optional
@@ -149,20 +150,21 @@ def gmres(
         Largest number of inner steps, of one product each; 10 n by default.
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
         Preconditioner, an approximation of the inverse of A; it may change from step to step, as an inner iteration
-        does. The adjoint needs ``M.T``. Not differentiated. See :mod:`tsgu_jax.precond`.
+        does. The adjoint takes ``M.T``, derived for a function. Not differentiated. See :mod:`tsgu_jax.precond`.
     restart : int, optional
         Steps of a cycle, 30 by default. Memory is ``restart`` vectors, twice that with ``M``.
 
     Returns
     -------
     Array
-        X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes.
+        X, with the shape and dtype of B; differentiable with respect to A, or what it closes over, and B, to any
+        order, in both modes.
 
     Raises
     ------
     ValueError, TypeError
-        As :func:`solve`; and for an argument out of range or of the wrong kind, or a callable without
-        ``.T`` where a gradient is asked for.
+        As :func:`solve`; and for an argument out of range or of the wrong kind, for a function
+        that is not linear, or whose transpose is needed and cannot be derived.
 
     Warns
     -----

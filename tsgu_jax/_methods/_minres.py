@@ -133,8 +133,9 @@ def minres(
     Parameters
     ----------
     A : BCOO, BCSR, SparseMatrix, or callable, shape (n, n)
-        float32, float64, complex64 or complex128. A callable maps X to A X; it must take vectors (n,) if B is one, and
-        blocks (n, k) otherwise.
+        float32, float64, complex64 or complex128. A function maps X to A X, linearly in each column, for X like
+        B, which may then be a pytree of arrays.
+        It is taken to be Hermitian, which the adjoint checks with the transpose that JAX derives.
     B : Array, shape (n,) or (n, k)
         Right-hand sides. Columns converge independently.
     x0 : Array, like B, optional
@@ -153,12 +154,14 @@ def minres(
     Returns
     -------
     Array
-        X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes.
+        X, with the shape and dtype of B; differentiable with respect to A, or what it closes over, and B, to any
+        order, in both modes.
 
     Raises
     ------
     ValueError, TypeError
-        As :func:`solve`; and for an argument out of range or of the wrong kind.
+        As :func:`solve`; and for an argument out of range or of the wrong kind, or a function that
+        is not linear.
 
     Warns
     -----
