@@ -69,19 +69,19 @@ def sparse_generic_solve(
     -------
     Tensor
         X, with the shape of B. Differentiable with respect to A and B. What a function A closes over: to second order,
-        in reverse mode. A SparseMatrix: to any order, in reverse and
-        forward mode, under ``torch.func`` and ``vmap``. A sparse tensor: to second order in reverse mode, where it is a
-        leaf or made from a dense tensor; PyTorch loses the second order of
-        ``torch.sparse_coo_tensor(indices, values)``, and a warning says so when it is asked for. Gradients with respect
-        to a sparse tensor come back in its layout and index dtype, coalesced.
+        in reverse mode. A SparseMatrix: to any order, in reverse and forward mode, under ``torch.func`` and ``vmap``.
+        A sparse tensor: to second order in reverse mode, where it is a leaf or made from a dense tensor; PyTorch loses
+        the second order of ``torch.sparse_coo_tensor(indices, values)``, and a warning says so when it is asked for.
+        Gradients with respect to a sparse tensor come back in its layout and index dtype, coalesced.
 
     Raises
     ------
     RuntimeError
         In the backward pass, if a function A gives another result than in the forward pass.
     ValueError
-        If a function A is not linear, or writes to its argument; if A or B is not a tensor; if A is not square or B does not match it; if they lie on different devices; if A, B
-        or x0 has entries that are not finite; if an argument is out of range.
+        If a function A is not linear, or writes to its argument; if A or B is not a tensor; if A is not square or B
+        does not match it; if they lie on different devices; if A, B or x0 has entries that are not finite; if an
+        argument is out of range.
     TypeError
         If A is neither COO nor CSR, or B is not dense; if a dtype is not supported; if a solver is not callable or
         returns something else than the solution; if a method does not have a keyword argument; if a preconditioner that

@@ -75,14 +75,14 @@ def solve(
     -------
     Array
         X, with the shape of B. Differentiable with respect to ``A.data`` (or the values of a SparseMatrix, or what a
-        function A closes over) and B, to any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
-        and repeated entries receive the gradient of their sum.
+        function A closes over) and B, to any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and
+        ``scan``. The gradient of padding is zero, and repeated entries receive the gradient of their sum.
 
     Raises
     ------
     ValueError
-        If a function A is not linear; if A is not sparse or B not an array; if A is not square or B does not match it; outside of compiled functions,
-        if A, B or x0 has entries that are not finite; if an argument is out of range.
+        If a function A is not linear; if A is not sparse or B not an array; if A is not square or B does not match it;
+        outside of compiled functions, if A, B or x0 has entries that are not finite; if an argument is out of range.
     TypeError
         If A is in another format or B is not dense; if a dtype is not supported, or NumPy arrays in double precision
         are given while 64-bit types are turned off; if a solver is not callable or returns something else than the
