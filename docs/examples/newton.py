@@ -166,8 +166,8 @@ plt.show()
 # T and J are constants here. The value of the step is zero to rounding, and its derivative is what the theorem says; a
 # second derivative, in which T and J move as well, is not to be had from it. J is factored at the solution, once more
 # after those of the iteration, since the last of them belong to the step before. The backward pass solves with the
-# transpose of J, by the same factors: what is prepared can be given as ``solve=``, and its answer is checked by a product
-# with J.
+# transpose of J, by the same factors: what is prepared can be given as ``solve=``, and its answer is checked by a
+# product with J.
 
 
 def temperature(theta):

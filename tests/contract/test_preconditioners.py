@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from tests.contract import truth
 from tests.contract.cases import RTOL, direction
 from tests.contract.compare import assert_close, tolerance
+from tests.contract.multigrid import cycle, eigenvalue, levels_of
 from tests.contract.systems import BY_NAME, System, right_hand_side
 
 pyamg = pytest.importorskip("pyamg", reason="needs pyamg")
@@ -55,6 +56,8 @@ def assert_is(package, M, expected):
     if M.shape[0]:
         v = right_hand_side(BY_NAME["complex general"], None)[:1].real * np.arange(1, M.shape[0] + 1)
         assert_close(package.applied(M, v.astype(dtype)), expected @ v.astype(dtype), 10 * tol, "M v")
+        three = np.random.default_rng(7).standard_normal((M.shape[0], 3)).astype(dtype)
+        assert_close(package.applied(M, three), expected @ three, 10 * tol, "M on three columns")
 
 
 @pytest.mark.parametrize(
@@ -92,56 +95,24 @@ def test_the_smallest_matrices_are_inverted(package, name):
         assert_is(package, M, np.linalg.inv(system.dense))
 
 
-def smoother(A, degree):
-    """Q with I - Q A = W_degree(1 - 2 D^-1 A / lambda) / (2 degree + 1), as a dense matrix, by its definition.
-
-    W_k(cos t) = sin((k + 1/2) t) / sin(t / 2) is the Chebyshev polynomial of the fourth kind.
-    """
-    scaled = A / np.diag(A)[:, None]
-    eigenvalues, vectors = np.linalg.eig(scaled)
-    yield float(abs(eigenvalues).max())
-    while True:
-        largest = yield
-        angle = np.arccos((1 - 2 * eigenvalues / largest).astype(complex))
-        values = np.sin((degree + 0.5) * angle) / np.sin(angle / 2) / (2 * degree + 1)
-        error = (vectors * values) @ np.linalg.inv(vectors)
-        yield (np.eye(len(A)) - error) @ np.linalg.inv(A)
-
-
 @pytest.mark.parametrize(("shift", "degree"), [(0.0, 1), (0.0, 3), (0.5, 2)])
 def test_amg_is_the_v_cycle_of_the_textbook(package, shift, degree):
     """A residual that is not brought up to date, a coefficient of the smoother, a coarse correction added twice.
 
-    I - M A = (I - Q A) (I - P M' R A) (I - Q A), with M' the same on the next level, and the inverse on the last.
+    What a cycle is: :mod:`tests.contract.multigrid`.
     """
-    from tsgu._core.factors import _amg
-    from tsgu._core.pattern import _symbolic
-
     system = poisson(8, shift)
-    A = sp.csr_array(system.dense)
-    levels = _amg.build(A.data, _symbolic.from_csr(A.indptr, A.indices, A.shape), "ruge_stuben", 1, {"max_coarse": 8})
+    levels = levels_of(system, "ruge_stuben", 8)
     assert len(levels.levels) >= 2
-
-    def cycle(depth):
-        if depth == len(levels.levels):
-            return levels.coarse
-        level = levels.levels[depth]
-        A, P, R = (m.toarray() for m in (level.A, level.P, level.R))
-        largest = 4 / 3 / (level.scale * np.diag(A))[0]
-        shape = smoother(A, degree)
-        exact = next(shape)
-        assert 0.98 * exact <= largest <= 2.5 * exact
-        next(shape)
-        Q = shape.send(largest).real
-        eye = np.eye(len(A))
-        return (eye - (eye - Q @ A) @ (eye - P @ cycle(depth + 1) @ R @ A) @ (eye - Q @ A)) @ np.linalg.inv(A)
-
+    for level in levels.levels:
+        exact = np.abs(np.linalg.eigvals(level.A.toarray() / level.A.diagonal()[:, None])).max()
+        assert 0.98 * exact <= eigenvalue(level) <= 2.5 * exact
     np.testing.assert_allclose(
         levels.coarse @ (levels.levels[-1].R @ levels.levels[-1].A @ levels.levels[-1].P),
         np.eye(len(levels.coarse)),
         atol=1e-10,
     )
-    assert_is(package, built(package, "amg", system, degree=degree, max_coarse=8), cycle(0))
+    assert_is(package, built(package, "amg", system, degree=degree, max_coarse=8), cycle(levels, degree))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +130,7 @@ def test_the_transpose_of_amg_is_its_transpose(package, example, kind, options):
     system = example
     M = built(package, "amg", system, kind, **SMALL, **options)
     assert " 1 levels" not in repr(M)
-    matrix = dense(package, M, system.values.dtype)
+    matrix = cycle(levels_of(system, kind, SMALL["max_coarse"]), options.get("degree", 1))
     assert_is(package, M, matrix)
     assert np.abs(matrix - matrix.T).max() > 1e-3 * np.abs(matrix).max() or system.name == "complex symmetric"
 
@@ -183,8 +154,10 @@ def test_amg_is_hermitian_positive_definite_and_contracts_the_error(package, exa
     assert np.linalg.eigvalsh(matrix).min() > 0
     error = np.eye(system.n) - matrix @ system.dense
     assert np.abs(np.linalg.eigvals(error)).max() < 0.5
-    both = matrix @ right_hand_side(system, 3)
-    assert_close(package.applied(M, right_hand_side(system, 3)), both, 1e-12, "three columns")
+    expected = cycle(levels_of(system, kind, 10), degree)
+    assert_close(matrix, expected, tolerance(condition(expected), np.float64, 0), "M")
+    three = right_hand_side(system, 3)
+    assert_close(package.applied(M, three), expected @ three, 1e-10, "three columns")
 
 
 def test_an_untransposed_preconditioner_would_not_do_in_the_adjoint(package):
@@ -291,9 +264,16 @@ def test_precision_follows_the_matrix_and_adapts_to_the_system(package):
     assert "float32" in str(package.applied(M, np.ones(25, single)).dtype)
     shifted = System("", system.row, system.col, system.values + 0.1j * (system.row == system.col), 25)
     b = right_hand_side(shifted, None)
-    for name, args in (("jacobi", {}), ("block_jacobi", {"block": 4}), ("ilu", {}), ("amg", SMALL)):
+    block = np.arange(25) // 4
+    inverses = {
+        "jacobi": ({}, np.diag(1 / np.diag(system.dense))),
+        "block_jacobi": ({"block": 4}, np.linalg.inv(np.where(block[:, None] == block, system.dense, 0))),
+        "ilu": ({"drop_tol": 0, "fill_factor": 50}, np.linalg.inv(system.dense)),
+        "amg": (SMALL, cycle(levels_of(system, "ruge_stuben", SMALL["max_coarse"]), 1)),
+    }
+    for name, (args, inverse) in inverses.items():
         M = built(package, name, system, **args)
-        assert_close(package.applied(M, b), dense(package, M) @ b, 1e-12, name)
+        assert_close(package.applied(M, b), inverse @ b, 1e-12, name)
         if name == "amg" or package.NAME == "torch":  # JAX compiles for seconds
             x = package.Problem(shifted, b).solve(package.method("bicgstab"), M=M, rtol=RTOL)
             assert_close(x, truth.solution(shifted, b), tolerance(shifted.condition, np.float64, RTOL), name)
