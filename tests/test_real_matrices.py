@@ -57,6 +57,7 @@ def test_solution_and_both_gradients_equal_the_dense_ones(load, name, method):
         problem = Problem(system, b, "coo")
         x = problem.solve(getattr(tsgu, method), **options)
         grads = problem.gradients(w, getattr(tsgu, method), **options)
+    assert [info.transposed for info in log] == [False, False, True]
     assert all(info.converged for info in log), log
     tol = tolerance(system.condition, np.float64, 1e-11, order=2)
     assert_close(x, truth.solution(system, b), tol, "x")
@@ -143,6 +144,7 @@ def test_a_survey_is_adjusted_and_differentiated(load, package):
             if package == "torch":
                 x = problem.solve(atol=1e-12, btol=1e-12)
             grads = problem.gradients(w, atol=1e-12, btol=1e-12)
+    assert {info.transposed for info in log} == {False, True}
     assert all(info.converged for info in log), log
     tol = tolerance(np.linalg.cond(system.dense) ** 2, np.float64, 1e-12, order=2)
     if package == "torch":

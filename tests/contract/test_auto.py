@@ -89,6 +89,7 @@ def test_what_fails_is_followed_by_what_solves(package, no_shortcut):
     log = check(package, indefinite(), None, rtol=1e-10)
     solved = [info for info in log if info.converged]
     assert "linear_cg + jacobi" not in {info.method for info in solved}
+    assert [info.transposed for info in solved] == [False, False, True]
     assert all(re.search(r"; linear_cg \+ jacobi (ended|missed)", info.note) for info in solved)
 
 

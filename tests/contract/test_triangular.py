@@ -134,6 +134,7 @@ def test_a_tiny_or_huge_right_hand_side_scales_the_solution_and_the_gradient(pac
     assert grads[0].dtype == dtype
     for got, expected in zip(grads, given.gradients(b, w), strict=True):
         assert_close(got.astype(complex) / factor, expected, tol, "gradient / scale")
+    assert [info.transposed for info in log] == [True, False]
     assert all(0 <= info.residual < 1e-5 for info in log)
 
 

@@ -194,6 +194,7 @@ def test_a_preconditioner_of_any_layout_is_transposed_for_the_adjoint(layout):
         b.grad = None
         with tsgu.record() as log:
             tsgu.sparse_generic_solve(D.to_sparse(), b, method, M=M).sum().backward()
+        assert [info.transposed for info in log] == [False, True]
         assert all(info.iterations <= 2 for info in log), log
         torch.testing.assert_close(b.grad, torch.linalg.solve(D.T, B))
 
