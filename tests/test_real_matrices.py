@@ -49,7 +49,7 @@ def sides(system, scale=1.0):
     ],
 )
 def test_solution_and_both_gradients_equal_the_dense_ones(load, name, method):
-    """Duplicates (west0067), entries of 1e9 (bcsstk01), complex symmetry taken for Hermitian (young1c)."""
+    """Duplicates that are lost (west0067), entries of 1e9 (bcsstk01), complex symmetry taken for Hermitian (young1c)."""
     system = load(name)
     b, w = sides(system)
     options = {"rtol": 1e-11, "maxiter": 100 * system.n} if _registry.method(method).iterative else {}
@@ -66,7 +66,7 @@ def test_solution_and_both_gradients_equal_the_dense_ones(load, name, method):
 
 
 def test_duplicate_entries_receive_the_gradient_of_their_sum(load):
-    """west0067 stores five positions twice."""
+    """Repeats that are lost: west0067 stores five positions twice."""
     system = load("west0067.mtx")
     assert system.row.size - np.count_nonzero(system.stored) == 5
     b, w = sides(system)
@@ -80,7 +80,7 @@ def test_duplicate_entries_receive_the_gradient_of_their_sum(load):
 
 @pytest.mark.parametrize("method", ITERATIVE)
 def test_a_matrix_too_hard_is_reported_with_its_true_residual(load, method):
-    """olm1000 without a preconditioner: a solve that pretends, or runs for ever."""
+    """A solve that pretends, or runs for ever, as of olm1000 without a preconditioner."""
     system = load("olm1000.mtx")
     b, _ = sides(system)
     with tsgu.record() as log, pytest.warns(tsgu.ConvergenceWarning):
@@ -102,7 +102,7 @@ def test_single_precision_on_a_stiff_matrix_ends_honestly(load):
 
 
 def test_matrices_of_pyamg_are_solved_by_the_methods_meant_for_them():
-    """Matrices from finite elements and convection that nobody here made up."""
+    """A rule that holds for drawn matrices alone: these come from finite elements and convection."""
     gallery = pytest.importorskip("pyamg.gallery", reason="needs pyamg")
     rng = np.random.default_rng(0)
     symmetric = (tsgu.linear_cg, tsgu.minres, tsgu.direct)
@@ -131,7 +131,7 @@ def test_matrices_of_pyamg_are_solved_by_the_methods_meant_for_them():
 
 @pytest.mark.parametrize("package", ["torch", "jax"])
 def test_a_survey_is_adjusted_and_differentiated(load, package):
-    """ash219, a rectangular pattern of ones from a geodetic survey."""
+    """A rule that holds for drawn matrices alone: ash219 is a pattern of ones from a geodetic survey."""
     pytest.importorskip(package)
     system = load("ash219.mtx")
     assert system.shape == (219, 85)

@@ -19,7 +19,7 @@ def built(package, matrix, *args, **kwargs):
 
 @pytest.mark.parametrize("size", [1.0, 1e21, 1e-30])
 def test_the_units_of_a_neither_print_nor_matter(package, capfd, size):
-    """PyAMG compares an entry with a product of two, and prints a line for each that is too small beside it."""
+    """Thousands of lines on stdout: PyAMG compares an entry with a product of two, and tells of each that looks small."""
     stencil = pyamg.gallery.diffusion.diffusion_stencil_2d(1e-3, np.pi / 6, "FE")
     A = sp.csr_array(pyamg.gallery.stencil_grid(stencil, (30, 30)))
     plain, scaled = built(package, A, max_coarse=40), built(package, size * A, max_coarse=40)
