@@ -23,7 +23,7 @@ from tests.contract.compare import tolerance
 from tests.contract.systems import BY_NAME, PAIRS, right_hand_side
 from tests.contract.triangles import triangle
 from tests.parity import SINGLE, Solver, compare
-from tsgu._matrix import _products
+from tsgu._matrix import _autodiff, _products
 from tsgu._rule import _implicit, _system
 
 
@@ -139,4 +139,4 @@ def _swapped_backward(ctx, g):
     g = g.conj().resolve_conj()
     lam = _implicit._apply(_implicit._Solve, values, g, None, ctx.system, not ctx.transposed, False)
     lam = lam.conj().resolve_conj()
-    return -_implicit.sampled(lam, x, ctx.system.pattern), lam, None, None, None, None
+    return -_autodiff.sampled(lam, x, ctx.system.pattern), lam, None, None, None, None

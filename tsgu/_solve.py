@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu._core.methods._partial import unwrapped
-from tsgu._matrix import _checks
+from tsgu._matrix import _autodiff, _checks
 from tsgu._matrix._autocast import widened
 from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -211,4 +211,4 @@ def decompose(A: Tensor | SparseMatrix) -> tuple[Tensor, Pattern, Tensor | None]
     if isinstance(A, SparseMatrix):
         return A.values, A.pattern, None
     pattern = pattern_of(A)
-    return _implicit.extract(A, pattern), pattern, A.detach()
+    return _autodiff.extract(A, pattern), pattern, A.detach()

@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from tsgu._matrix import _internals
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -22,7 +24,7 @@ def uncast(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch._C._DisableAutocast():
+        with _internals.without_autocast():
             return function(*args, **kwargs)
 
     return called
@@ -30,6 +32,6 @@ def uncast(function: Callable[P, R]) -> Callable[P, R]:
 
 def widened(x: Any) -> Any:
     """Under autocast a tensor or a SparseMatrix of half precision in single; anything else as it is."""
-    if torch._C._is_any_autocast_enabled() and getattr(x, "dtype", None) in _HALF:
+    if _internals.is_autocast() and getattr(x, "dtype", None) in _HALF:
         return x.to(torch.float32)
     return x

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C import _functorch
 
 from tsgu._core.pattern import _indices, _operands, _values
 from tsgu._core.report import _across, _place, _wording
+from tsgu._matrix import _internals
 
 if TYPE_CHECKING:
     from tsgu._matrix._pattern import Pattern
@@ -29,7 +29,7 @@ def check_tensor_matrix(A: Any, batches: bool = False) -> None:
     if A.layout not in (torch.sparse_coo, torch.sparse_csr):
         remedy = "Convert it, for example by A.to_sparse_csr()."
         raise TypeError(_wording.layout("A", "sparse COO or CSR", str(A.layout), remedy))
-    if _functorch.is_batchedtensor(A):
+    if _internals.is_mapped(A):
         raise NotImplementedError(_wording.vmap_of_sparse_tensor())
     if A.dim() - A.dense_dim() not in ((2, 3) if batches else (2,)):
         words = _wording.not_matrix_or_batch if batches else _wording.not_matrix
@@ -195,7 +195,7 @@ def check_preparable(A: SparseMatrix, rectangular: bool) -> None:
 
 def check_convertible(A: Any) -> None:
     if isinstance(A, Tensor) and A.layout == torch.strided:
-        if _functorch.is_batchedtensor(A):
+        if _internals.is_mapped(A):
             raise NotImplementedError(_values.vmap_of_dense())
         if A.dim() != 2:
             raise ValueError(_wording.not_matrix(tuple(A.shape), str(A.layout)))
@@ -212,7 +212,7 @@ def check_unbatched(values: Tensor) -> None:
 
 
 def check_concrete(values: Tensor) -> None:
-    if _functorch.is_functorch_wrapped_tensor(values):
+    if _internals.is_transformed(values):
         raise TypeError(_wording.not_concrete("one that torch.func transforms", "the transform"))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tsgu._core.report import _place
+from tsgu._matrix import _internals
 
 _CONSTRUCTORS = ("SparseCooTensorWithDimsAndTensorsBackward", "SparseCompressedTensorBackward")
 
@@ -21,23 +22,11 @@ def warn_if_second_order_is_lost(node: Any, grad: Tensor) -> None:
 
     ``node`` is the backward node of the matrix values; ``grad`` the gradient that has reached it.
     """
-    if not torch.is_grad_enabled() or not _is_differentiated_again(grad):
+    if not torch.is_grad_enabled() or not _internals.is_followed(grad):
         return
     constructor = _constructor_above(node)
     if constructor is not None:
         _place.warn(UserWarning(_LOST.format(constructor=constructor)))
-
-
-def _is_differentiated_again(grad: Tensor) -> bool:
-    """Whether somebody beyond the current transform follows the gradient.
-
-    Under ``torch.func.grad`` every backward pass builds a graph, used or not; there the tensor beneath the wrapper of
-    the current transform tells whether an outer one is at work.
-    """
-    functorch = torch._C._functorch
-    if functorch.is_gradtrackingtensor(grad):
-        return functorch.get_unwrapped(grad).requires_grad
-    return grad.requires_grad
 
 
 def _constructor_above(node: Any) -> str | None:

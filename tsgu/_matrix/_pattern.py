@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C import _functorch
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tsgu._core.pattern import _indices, _symbolic
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._matrix import _checks
+from tsgu._matrix import _checks, _internals
 
 if TYPE_CHECKING:
     from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -262,7 +261,7 @@ class Pattern:
         # A tensor first made inside a transform of torch.func would be wrapped, and cached so beyond the transform.
         # Nor is it any business of a mode, such as that of torch2jax; and one made under inference mode could not be
         # saved for a gradient afterwards.
-        with torch._C._DisableFuncTorch(), torch._C.DisableTorchFunction(), torch.inference_mode(False):
+        with _internals.unobserved():
             return torch.from_numpy(indices).to(self.device)
 
     def __copy__(self) -> "Pattern":
@@ -286,7 +285,8 @@ def pattern_of(A: Tensor) -> Pattern:
     Found again where the same tensor is seen with the same indices.
     """
     plain = A.detach()
-    parts = (plain._indices(),) if A.layout == torch.sparse_coo else (plain.crow_indices(), plain.col_indices())
+    coo = A.layout == torch.sparse_coo
+    parts = (_internals.stored_indices(plain),) if coo else (plain.crow_indices(), plain.col_indices())
     indices = [_host(part) for part in parts]
     known = _seen.get(A)
     if known is not None and all(map(np.array_equal, indices, known[0])):
@@ -300,7 +300,7 @@ def pattern_of(A: Tensor) -> Pattern:
 def _pattern_of_matrix(A: Tensor) -> Pattern:
     shape = (A.shape[0], A.shape[1])
     if A.layout == torch.sparse_coo:
-        row, col = A._indices()
+        row, col = _internals.stored_indices(A)
         return Pattern(row, col, shape)
     return Pattern.from_csr(A.crow_indices(), A.col_indices(), shape)
 
@@ -309,7 +309,7 @@ def _pattern_of_batch(A: Tensor) -> Pattern:
     members, size, _ = A.shape
     shape = (members * size, members * size)
     if A.layout == torch.sparse_coo:
-        member, row, col = A._indices()
+        member, row, col = _internals.stored_indices(A)
         return Pattern(member * size + row, member * size + col, shape)
     crow, col = A.crow_indices().long(), A.col_indices().long()
     member, nnz = torch.arange(members, device=A.device).unsqueeze(1), col.shape[1]
@@ -325,12 +325,11 @@ def _device_of(indices: Any) -> torch.device:
 
 def _host(indices: Tensor) -> Any:
     """Indices as a NumPy array, also where a transform of torch.func surrounds the call."""
-    while _functorch.is_gradtrackingtensor(indices):
-        indices = _functorch.get_unwrapped(indices)
-    if _functorch.is_batchedtensor(indices):
+    indices = _internals.without_derivatives(indices)
+    if _internals.is_mapped(indices):
         raise TypeError(
             "row and col must be the same for all members of a batch; got indices that vmap maps over. "
             "Map over the values alone."
         )
-    with torch._C._DisableFuncTorch():
+    with _internals.untransformed():
         return indices.detach().cpu().numpy()

@@ -13,8 +13,8 @@ from tsgu._core.pattern import _operands, _scipy, _symbolic, _values
 from tsgu._core.report import _wording
 from tsgu._matrix import _arithmetic, _checks, _products
 from tsgu._matrix._autocast import widened
+from tsgu._matrix._autodiff import assemble, extract, product
 from tsgu._matrix._pattern import Pattern, pattern_of
-from tsgu._rule._implicit import assemble, extract, product
 
 
 class SparseMatrix:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
 from torch.autograd import forward_ad
 
 from tsgu._core.report import _wording
+from tsgu._matrix import _internals
 from tsgu._matrix._autocast import uncast
 
 Apply = Callable[[Tensor], Tensor]
@@ -82,11 +82,11 @@ class Function:
     def _unwrapped(self, y: Tensor) -> Tensor:
         """A result without the wrappers that torch.func gives to all; refused where they are more than wrappers."""
         wrapped = False
-        while _functorch.is_functorch_wrapped_tensor(y):
+        while _internals.is_transformed(y):
             wrapped = True
-            if _functorch.is_batchedtensor(y) or _has_derivative(y):
+            if _internals.is_mapped(y) or _has_derivative(y):
                 break
-            y = _functorch.get_unwrapped(y)
+            y = _internals.beneath(y)
         else:
             if not (wrapped and _has_derivative(y)):
                 return y

@@ -19,11 +19,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
 from torch.autograd import Function, forward_ad
 
+from tsgu._matrix import _internals
+from tsgu._matrix._autodiff import Grads, at, conj, plain, tangent_rule
+from tsgu._matrix._internals import apply
 from tsgu._rule import _implicit
-from tsgu._rule._implicit import Grads, _apply, _at, _conj, _tangent_rule
 
 REDUNDANT = 2.0
 """A right-hand side below this multiple of what other solves of a backward pass may leave is not solved for."""
@@ -46,7 +47,7 @@ def solve(b: Tensor, x0: Tensor | None, system: System) -> Tensor:
     left_over = _LeftOver(system.adjoint_target(b.dtype))
     x = _implicit.solve(None, _constant(b), x0, system)
     for _ in range(2):
-        x = x + _apply(_Step, b - system.product(x), system, left_over, False, False)
+        x = x + apply(_Step, b - system.product(x), system, left_over, False, False)
     return x
 
 
@@ -64,8 +65,8 @@ class _LeftOver:
 
     def covers(self, b: Tensor, transposed: bool) -> bool:
         """Whether another solve may have left as much as this right-hand side; if not, it counts as solved with."""
-        task = torch._C._current_graph_task_id()
-        if task < 0 or _functorch.is_functorch_wrapped_tensor(b) or _functorch.is_legacy_batchedtensor(b):
+        task = _internals.backward_pass()
+        if task < 0 or _internals.is_transformed(b) or _internals.is_batched_by_autograd(b):
             return False
         norms = torch.linalg.vector_norm(b.detach(), dim=0, dtype=_double(b)).reshape(-1).tolist()
         known = self._levels.get((task, transposed))
@@ -92,7 +93,7 @@ class _Step(Function):
     def forward(r: Tensor, system: System, left_over: _LeftOver, transposed: bool, counted: bool) -> Tensor:
         if not counted or r.numel() == 0:
             return torch.zeros_like(r)
-        return system.solve(None, _implicit._plain(r), None, transposed, False)
+        return system.solve(None, plain(r), None, transposed, False)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
@@ -105,17 +106,17 @@ class _Step(Function):
         (g,) = grads
         if g is None:
             return (None,) * 5
-        g = _conj(g)  # A^H lam = g is A^T conj(lam) = conj(g)
+        g = conj(g)  # A^H lam = g is A^T conj(lam) = conj(g)
         counted = not ctx.left_over.covers(g, not ctx.transposed)
-        lam = _apply(_Step, g, ctx.system, ctx.left_over, not ctx.transposed, counted)
-        return _conj(lam), None, None, None, None
+        lam = apply(_Step, g, ctx.system, ctx.left_over, not ctx.transposed, counted)
+        return conj(lam), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor | None:
-        with _tangent_rule(ctx):
+        with tangent_rule(ctx):
             dr = tangents[0]
-            return None if dr is None else _apply(_Step, dr, ctx.system, ctx.left_over, ctx.transposed, True)
+            return None if dr is None else apply(_Step, dr, ctx.system, ctx.left_over, ctx.transposed, True)
 
     @staticmethod
     def vmap(info: Any, in_dims: Grads, r: Tensor, *rest: Any) -> tuple[Tensor, int]:
-        return torch.stack([_apply(_Step, _at(r, in_dims[0], i), *rest) for i in range(info.batch_size)]), 0
+        return torch.stack([apply(_Step, at(r, in_dims[0], i), *rest) for i in range(info.batch_size)]), 0

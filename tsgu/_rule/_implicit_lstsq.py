@@ -1,4 +1,4 @@
-"""The gradient rule of least squares, on values and dense tensors; helpers are in :mod:`tsgu._rule._implicit`.
+"""The gradient rule of least squares, on values and dense tensors; helpers are in :mod:`tsgu._matrix._autodiff`.
 
 Let x minimise ||A x - b||^2 + damp^2 ||x||^2, and r = b - A x. With c = 0 the two are the solution of
 
@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from tsgu._core.report._place import Place, called_from
-from tsgu._rule import _implicit as rule
-from tsgu._rule._implicit import Grads, sampled
+from tsgu._matrix import _autodiff
+from tsgu._matrix._autodiff import Grads, sampled
+from tsgu._matrix._internals import apply
 
 if TYPE_CHECKING:
     from tsgu._matrix._pattern import Pattern
@@ -52,7 +53,7 @@ class System(Protocol):
 
 def lstsq(values: Tensor, b: Tensor, x0: Tensor | None, system: System) -> Tensor:
     """x that minimises ||A x - b|| for A given by values on ``system.pattern``; differentiable in values and b."""
-    solved: Any = rule._apply(_LeastSquares, values, b, None, x0, system, True)
+    solved: Any = apply(_LeastSquares, values, b, None, x0, system, True)
     return solved[1]
 
 
@@ -65,11 +66,11 @@ class _LeastSquares(Function):
         given = c if b is None else b
         assert given is not None
         if n == 0 or given.numel() == 0:
-            r = given.new_zeros(m, *given.shape[1:]) if b is None else rule._plain(b).clone()
+            r = given.new_zeros(m, *given.shape[1:]) if b is None else _autodiff.plain(b).clone()
             return r, given.new_zeros(n, *given.shape[1:])
-        b, c = (None if t is None else rule._plain(t) for t in (b, c))
+        b, c = (None if t is None else _autodiff.plain(t) for t in (b, c))
         with called_from(system.place):
-            return system.solve(rule._plain(values), b, c, x0, primal)
+            return system.solve(_autodiff.plain(values), b, c, x0, primal)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Pair) -> None:
@@ -93,10 +94,10 @@ class _LeastSquares(Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, Tensor | None]:
         dvalues, db, dc = tangents[:3]
-        with rule._tangent_rule(ctx) as (values, r, x):
+        with _autodiff.tangent_rule(ctx) as (values, r, x):
             if dvalues is not None:
-                moved = rule._times(dvalues, x, ctx.system.pattern, False)
-                turned = rule._times(rule._conj(dvalues), r, ctx.system.pattern, True)
+                moved = _autodiff.times(dvalues, x, ctx.system.pattern, False)
+                turned = _autodiff.times(_autodiff.conj(dvalues), r, ctx.system.pattern, True)
                 db = -moved if db is None else db - moved
                 dc = -turned if dc is None else dc - turned
             return (None, None) if db is None and dc is None else _apply(values, db, dc, ctx.system)
@@ -116,23 +117,23 @@ class _LeastSquares(Function):
         if size == 0:
             given, dim = (c, in_dims[2]) if b is None else (b, in_dims[1])
             assert given is not None
-            columns, others = rule._shape(given, dim)[1:], (values, None if given is c else c)
-            r, x = (rule._empty((rows, *columns), given, *others) for rows in system.pattern.shape)
+            columns, others = _autodiff.shape_of_member(given, dim)[1:], (values, None if given is c else c)
+            r, x = (_autodiff.empty((rows, *columns), given, *others) for rows in system.pattern.shape)
             return (r, x), (0, 0)
         if in_dims[0] is None:  # one matrix: the batch becomes columns
             folded = (
-                None if t is None else rule._fold(t, dim, size) for t, dim in zip(sides, in_dims[1:4], strict=True)
+                None if t is None else _autodiff.fold(t, dim, size) for t, dim in zip(sides, in_dims[1:4], strict=True)
             )
-            solved = rule._apply(_LeastSquares, values, *folded, system, primal)
+            solved = apply(_LeastSquares, values, *folded, system, primal)
             given, dim = (c, in_dims[2]) if b is None else (b, in_dims[1])
             assert given is not None
-            columns = rule._shape(given, dim)[1:]
+            columns = _autodiff.shape_of_member(given, dim)[1:]
             r, x = (y.unflatten(-1, (size, -1)).movedim(-2, 0).reshape(size, y.shape[0], *columns) for y in solved)
             return (r, x), (0, 0)
         members: list[Any] = [
-            rule._apply(
+            apply(
                 _LeastSquares,
-                *(rule._at(t, dim, i) for t, dim in zip((values, *sides), in_dims[:4], strict=True)),
+                *(_autodiff.at(t, dim, i) for t, dim in zip((values, *sides), in_dims[:4], strict=True)),
                 system.member(i),
                 primal,
             )
@@ -144,5 +145,5 @@ class _LeastSquares(Function):
 
 def _apply(values: Tensor, b: Tensor | None, c: Tensor | None, system: System) -> Pair:
     """A solve of the rule's own."""
-    pair: Any = rule._apply(_LeastSquares, values, b, c, None, system, False)
+    pair: Any = apply(_LeastSquares, values, b, c, None, system, False)
     return pair

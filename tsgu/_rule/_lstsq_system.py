@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.report import _log, _place, _status, _wording
-from tsgu._matrix import _checks, _products
+from tsgu._matrix import _checks, _internals, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._implicit_lstsq import Pair
@@ -109,7 +109,7 @@ class LeastSquaresSystem:
 
     def _prepare(self, values: Tensor) -> "_Solves":
         """What is ready for these values: made in the forward pass, found again in the adjoint."""
-        key = values.data_ptr(), 0 if values.is_inference() else values._version
+        key = values.data_ptr(), _internals.version(values)
         if self._ready is None or self._ready[0] != key:
             self._values = values  # kept alive, so that its address is not used again
             self._ready = key, _Solves(self._plan, _Layouts(SparseMatrix(values, self.pattern), self._given))

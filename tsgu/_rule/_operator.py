@@ -11,7 +11,7 @@ from torch import Tensor
 from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
 from tsgu._core.report import _wording
 from tsgu._core.report._status import ColumnInfo
-from tsgu._matrix import _products
+from tsgu._matrix import _internals, _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._function import Derived, Function, NotTransposableError, adjoint_deviation, vectors
 from tsgu.precond import _base
@@ -181,7 +181,7 @@ def check_transposable(M: Any, method: str, like: Tensor) -> None:
     if M is not None and not isinstance(M, Tensor):  # asking a CSR tensor for .T raises
         transpose = transposed(M, False, method)
         if isinstance(transpose, Derived):
-            with torch._C._DisableFuncTorch():
+            with _internals.untransformed():
                 transpose(vectors(like)[0])
 
 

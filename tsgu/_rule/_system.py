@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.report import _log, _place, _status, _wording
-from tsgu._matrix import _checks, _products
+from tsgu._matrix import _checks, _internals, _products
+from tsgu._matrix._autodiff import assemble
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._function import Function
-from tsgu._rule._implicit import assemble
 from tsgu._rule._method import Method, Prepared, PreparedSolver
 from tsgu._rule._operator import CallableOperator, check_transposable
 from tsgu._rule._operator import transposed as transpose_of
@@ -112,7 +111,7 @@ class LinearSystem:
                 if tensor is not None:
                     _checks.check_finite(name, tensor)
         solves, b = self._prepare(values), b.contiguous()  # an upstream gradient may be one number, expanded
-        with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):  # nor tangents, which a function may bring in
+        with torch.no_grad(), _internals.forward_mode(False):  # nor tangents, which a function may bring in
             if not primal and isinstance(self._given, Function) and not self._given.is_unchanged():
                 raise RuntimeError(_wording.changed_function())
             return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0, primal)
@@ -135,7 +134,7 @@ class LinearSystem:
 
     def _prepare(self, values: Tensor | None) -> "_Solves":
         """What is ready for these values: made in the forward pass, found again in the adjoint."""
-        key = None if values is None else (values.data_ptr(), 0 if values.is_inference() else values._version)
+        key = None if values is None else (values.data_ptr(), _internals.version(values))
         if self._ready is None or self._ready[0] != key:
             self._values = values  # kept alive, so that its address is not used again
             self._ready = key, _Solves(self._plan, self._matrix(values))

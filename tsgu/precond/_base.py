@@ -9,10 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
 
 from tsgu._core.report import _wording
-from tsgu._matrix import _checks
+from tsgu._matrix import _checks, _internals
 from tsgu._matrix._autocast import widened
 
 P = ParamSpec("P")
@@ -51,7 +50,7 @@ class Preconditioner(ABC):
             got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
             raise ValueError(f"v must be a tensor of shape ({self.shape[0]},) or ({self.shape[0]}, k); got {got}.")
         v = widened(v)
-        with torch._C._DisableAutocast(), torch.no_grad():
+        with _internals.without_autocast(), torch.no_grad():
             return self.to(torch.promote_types(self.dtype, v.dtype)).apply(v.detach().resolve_conj())
 
     @abstractmethod
@@ -93,7 +92,7 @@ def undifferentiated(build: Callable[P, M]) -> Callable[P, M]:
     @functools.wraps(build)
     def plainly(*args: P.args, **kwargs: P.kwargs) -> M:
         args = tuple(map(widened, args))  # type: ignore[assignment]
-        with torch._C._DisableFuncTorch(), torch._C._DisableAutocast(), torch.no_grad():
+        with _internals.untransformed(), _internals.without_autocast(), torch.no_grad():
             return build(*args, **kwargs)
 
     return plainly
@@ -117,9 +116,8 @@ def matrix(A: Any) -> Any:
 
 def _plain(tensor: Tensor) -> Tensor:
     """Detached, and without the wrappers of torch.func."""
-    while _functorch.is_gradtrackingtensor(tensor):
-        tensor = _functorch.get_unwrapped(tensor)
-    if _functorch.is_batchedtensor(tensor):
+    tensor = _internals.without_derivatives(tensor)
+    if _internals.is_mapped(tensor):
         raise TypeError(
             "A must be the same for all members of a batch; got values that vmap maps over. Build the preconditioner "
             "outside of vmap, of one member or of their mean."
