@@ -245,7 +245,7 @@ _compiled_primal = jax.jit(_primal)
 
 def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
     outcome = jax.device_get(outcome)
-    for status, words in (("not linear", _wording.not_linear), ("non-finite A", _wording.non_finite_function)):
+    for status, words in (("not linear", _wording.not_linear), ("non-finite matrix", _wording.non_finite_function)):
         if (outcome.code == CODE[status]).any():
             raise ValueError(words())
     seconds = time.perf_counter() - began

@@ -96,11 +96,11 @@ def test_one_adjoint_solve_serves_all_parameters():
 def test_a_function_that_has_changed_before_the_backward_pass_is_refused():
     """The variable of a loop: the adjoint of every solve with the function of the last."""
     b = B.clone().requires_grad_()
-    solutions = [tsgu.gmres(lambda v: k * (C @ v), b) for k in (1.0, 2.0)]  # noqa: B023
+    loss = 0
+    for k in (1.0, 2.0):
+        loss = loss + tsgu.gmres(lambda v: k * (C @ v), b).sum()  # noqa: B023
     with pytest.raises(RuntimeError, match="A must be the same function in the backward pass as in the forward pass"):
-        for k in (1.0, 2.0):
-            solutions.append(tsgu.gmres(lambda v: k * (C @ v), b))  # noqa: B023
-        sum(x.sum() for x in solutions[2:]).backward()
+        loss.backward()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_transpose_of_which_autograd_sees_a_part_is_refused():
     """The transpose of that part alone, in a gradient without a word."""
     b = B.clone().requires_grad_()
     x = tsgu.gmres(lambda v: 4 * v + v.detach().roll(1), b)
-    with pytest.raises(TypeError, match="cannot be derived .not all that it does to its argument is in the graph"):
+    with pytest.raises(TypeError, match="not all that it does to its argument is in the graph"):
         x.sum().backward()
 
 

@@ -98,12 +98,25 @@ def derive(function: Any, *likes: jax.ShapeDtypeStruct) -> Derived | str:
         for linear in (partial(_derivative, function), function):
             transpose = partial(_transposed, linear)
             try:
+                if not _depends(linear, like):
+                    why = why or "its derivative does not depend on its argument"
+                    continue
                 jax.eval_shape(transpose, like)
             except Exception as error:  # of any kind: each operation has its own way to say that it has no rule
                 why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             else:
                 return Derived(linear, transpose)
     return why
+
+
+def _depends(linear: Apply, like: jax.ShapeDtypeStruct) -> bool:
+    """Whether a derivative is more than the zero that JAX takes for that of numbers seen as bits, or stopped."""
+    jaxpr = jax.make_jaxpr(linear)(like).jaxpr
+    reached = {id(var) for var in jaxpr.invars}
+    for equation in jaxpr.eqns:
+        if any(id(var) in reached for var in equation.invars):
+            reached.update(id(var) for var in equation.outvars)
+    return id(jaxpr.outvars[0]) in reached
 
 
 def _derivative(function: Apply, x: Array) -> Array:

@@ -180,7 +180,7 @@ class _Tried:
         x, outcome = self.prepared.solve(B, x0, atol)
         finite = jnp.isfinite(self.deviation)
         linear = self.deviation <= float(jnp.finfo(B.dtype).eps) ** 0.5
-        fault = jnp.where(finite, CODE["not linear"], CODE["non-finite A"])
+        fault = jnp.where(finite, CODE["not linear"], CODE["non-finite matrix"])
         code = jnp.where(linear, outcome.code, fault).astype(outcome.code.dtype)
         return jnp.where(linear, x, jnp.nan), outcome._replace(code=code)
 

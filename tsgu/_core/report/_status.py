@@ -38,7 +38,7 @@ ADVICE = {
         "A, given as a function, is not linear in each column: A(c v) differs from c A(v). Return the product with a "
         "matrix alone, without terms that are constant or nonlinear, and do not mix the columns of a block."
     ),
-    "non-finite A": "A, given as a function, returned NaN or infinity for a vector of moderate numbers.",
+    "non-finite matrix": "A, given as a function, returned NaN or infinity for a vector of moderate numbers.",
     "not symmetric": (
         "A, given as a function, is not symmetric (Hermitian), which the method needs: use bicgstab or gmres."
     ),
@@ -139,7 +139,7 @@ class SolveInfo:
         The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
         "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular", "overflow",
         "non-finite", "ill-conditioned", "rank deficient", "residual above verify", "not verified", or for A given as a
-        function "not linear", "non-finite A", "not symmetric", or "wrong transpose".
+        function "not linear", "non-finite matrix", "not symmetric", or "wrong transpose".
     iterations : int or None
         The most steps that a column took.
     residual : float or None
