@@ -25,7 +25,7 @@ def test_what_a_function_closes_over_passes_gradcheck_and_gradgradcheck(method, 
     noise = 0.3 * torch.randn(N, N, dtype=dtype, generator=torch.Generator().manual_seed(1))
     noise = noise + noise.mH if hermitian else noise
     k = (2 + torch.rand(N, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).to(dtype)
-    k, b = k.requires_grad_(), B.to(dtype).requires_grad_()
+    k, b = k.requires_grad_(), B.to(dtype).clone().requires_grad_()
 
     def solve(k, b):
         diagonal = (k * k.conj()).real.to(dtype) if hermitian else k * k
