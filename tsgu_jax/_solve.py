@@ -18,7 +18,7 @@ from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._pattern import Pattern, data_of, pattern_of
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._minres import minres
-from tsgu_jax._program import _mesh, _report
+from tsgu_jax._program import _internals, _mesh, _report
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import CODE, Label, Member, Outcome
 from tsgu_jax._rule._function import Vectors, trace
@@ -203,11 +203,11 @@ def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own:
     )
     if found is not None:
         return found
-    if not _checks.is_traced(system, values, B, x0):
+    if not _internals.is_traced(system, values, B, x0):
         began = time.perf_counter()
         primal = _compiled_primal if own else _primal
         x, outcome = primal(system, values, B, x0)
-        if not _checks.is_traced(x, outcome):
+        if not _internals.is_traced(x, outcome):
             _tell(system, outcome, began, values is not None and values.ndim == 2)
             return x
         # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a

@@ -18,11 +18,11 @@ from tsgu._core.pattern._triangle import Triangle
 from tsgu._core.report import _wording
 from tsgu._core.report._log import recording
 from tsgu_jax._matrix import _checks, _products
+from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods import _substitution
-from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._methods._substitution import Rows, Values
-from tsgu_jax._program import _mesh, _report
+from tsgu_jax._program import _internals, _mesh, _report
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import CODE, Label, Member, Outcome
 from tsgu_jax._rule import _implicit
@@ -133,7 +133,7 @@ def triangular_solve(
 
 
 def _check_diagonal(triangle: Triangle | None, values: Array) -> None:
-    if triangle is None or triangle.unit or _checks.is_traced(values):
+    if triangle is None or triangle.unit or _internals.is_traced(values):
         return
     diagonal = np.atleast_2d(np.asarray(values)[..., triangle.diagonal])
     wrong = diagonal != 1 if triangle.ones else diagonal == 0

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from tsgu_jax._methods._columns import divide, dot, norm
+from tsgu_jax._matrix._columns import divide, dot, norm
 from tsgu_jax._methods._krylov import krylov_method
 from tsgu_jax._methods._loop import Kernel, Problem
 from tsgu_jax._rule._method import call

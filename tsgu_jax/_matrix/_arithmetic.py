@@ -11,9 +11,9 @@ from jax import Array
 
 from tsgu._core.pattern import _arithmetic
 from tsgu._core.pattern._arithmetic import Pairs
-from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._products import Entries
+from tsgu_jax._program import _internals
 
 Parts = tuple[Array, Pattern]
 """Values and the pattern that they stand on; a pattern whose indices are known is settled."""
@@ -79,7 +79,7 @@ def diagonal(values: Array, pattern: Pattern) -> Array:
 
 def is_known(pattern: Pattern) -> bool:
     """Whether its indices are, so that a result can be laid out."""
-    return not _checks.is_traced(pattern.row, pattern.col)
+    return not _internals.is_traced(pattern.row, pattern.col)
 
 
 @lru_cache(8)

@@ -14,11 +14,7 @@ from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 from tsgu._core._dtypes import DTYPES
 from tsgu._core.pattern import _indices, _operands, _values
 from tsgu._core.report import _across, _place, _wording
-
-
-def is_traced(*trees: Any) -> bool:
-    """Whether anything in these pytrees is a tracer."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+from tsgu_jax._program._internals import is_traced
 
 
 def is_array(x: Any) -> bool:
@@ -96,7 +92,7 @@ def promote(a: Array, b: Array) -> tuple[Array, Array]:
 
 def check_finite(name: str, x: Any) -> None:
     """Concrete arrays only; a traced one is judged where its columns are."""
-    if x is None or isinstance(x, jax.core.Tracer):
+    if x is None or is_traced(x):
         return
     finite = np.isfinite(np.asarray(x))
     if not finite.all():

@@ -17,7 +17,7 @@ from tsgu._core.pattern._symbolic import Symbolic
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._layout import layout_of, renumbered
 from tsgu_jax._matrix._products import Entries
-from tsgu_jax._program import _mesh
+from tsgu_jax._program import _internals, _mesh
 
 if TYPE_CHECKING:
     from tsgu_jax._matrix._sparse_matrix import SparseMatrix
@@ -94,7 +94,7 @@ class Pattern:
     def __init__(self, row: Any, col: Any, shape: tuple[int, int]) -> None:
         row, col, shape = _checks.indices("row", row), _checks.indices("col", col), _indices.as_shape(shape)
         _indices.check_lengths(row, col)
-        if _checks.is_traced(row, col):
+        if _internals.is_traced(row, col):
             self._init(None, Entries(row, col, None, None, None, shape))
         else:
             self._init(_symbolic.from_coo(np.asarray(row), np.asarray(col), shape), None)
@@ -117,7 +117,7 @@ class Pattern:
     @cached_property
     def symbolic(self) -> Symbolic:
         """The indices on the host. A pattern that has been through a compiled function finds them again."""
-        if _checks.is_traced(self.entries.row, self.entries.col):
+        if _internals.is_traced(self.entries.row, self.entries.col):
             raise TypeError("the pattern must be concrete here; got traced indices.")
         if self.entries.transposition is None:  # the values are in another order than these indices would be
             raise TypeError("the pattern must be settled here; got entries in no particular order.")
@@ -129,7 +129,7 @@ class Pattern:
 
         Another one only where the indices were traced when the pattern was made, and no longer are.
         """
-        if "symbolic" in self.__dict__ or self.entries.transposition is not None or _checks.is_traced(self.entries):
+        if "symbolic" in self.__dict__ or self.entries.transposition is not None or _internals.is_traced(self.entries):
             return self
         return _without_padding(np.asarray(self.entries.row), np.asarray(self.entries.col), self.shape)
 
@@ -172,7 +172,9 @@ class Pattern:
     @cached_property
     def T(self) -> "Pattern":  # noqa: N802 - the name that NumPy and JAX use
         """The pattern of the transpose."""
-        if "symbolic" in self.__dict__ or not (self.entries.transposition is None or _checks.is_traced(self.entries)):
+        if "symbolic" in self.__dict__ or not (
+            self.entries.transposition is None or _internals.is_traced(self.entries)
+        ):
             pattern = Pattern._of(self.symbolic.transpose)
         else:
             pattern = Pattern.__new__(Pattern)
@@ -297,7 +299,7 @@ def pattern_of(A: BCOO | BCSR) -> Pattern:
 
     def build() -> Pattern:
         row, col = positions(A)
-        if _checks.is_traced(row, col):
+        if _internals.is_traced(row, col):
             return Pattern(row, col, shape)
         return _without_padding(np.asarray(row), np.asarray(col), shape)
 
@@ -322,9 +324,9 @@ def positions(A: BCOO | BCSR) -> tuple[Any, Any]:
 
 def _positions(A: BCOO | BCSR) -> tuple[Any, Any]:
     if isinstance(A, BCOO):
-        indices = A.indices if _checks.is_traced(A.indices) else np.asarray(A.indices)
+        indices = A.indices if _internals.is_traced(A.indices) else np.asarray(A.indices)
         return indices[:, 0], indices[:, 1]
-    numeric: Any = jnp if _checks.is_traced(A.indices, A.indptr) else np
+    numeric: Any = jnp if _internals.is_traced(A.indices, A.indptr) else np
     indptr = A.indptr if numeric is jnp else np.asarray(A.indptr)
     return numeric.searchsorted(indptr[1:], numeric.arange(A.nse), side="right"), A.indices
 
@@ -332,7 +334,7 @@ def _positions(A: BCOO | BCSR) -> tuple[Any, Any]:
 def _positions_in_batch(A: BCOO | BCSR) -> tuple[Any, Any]:
     """The same with the members of a batch as diagonal blocks."""
     members, size, _ = A.shape
-    traced = _checks.is_traced(A.indices, *([A.indptr] if isinstance(A, BCSR) else []))
+    traced = _internals.is_traced(A.indices, *([A.indptr] if isinstance(A, BCSR) else []))
     numeric: Any = jnp if traced else np
     indices = A.indices if traced else np.asarray(A.indices)
     indices = indices.astype(np.promote_types(indices.dtype, np.int32) if traced else np.int64)  # rows of all members
@@ -383,7 +385,7 @@ _patterns = _Cache(32)
 
 
 def cached(sources: tuple[Any, ...], shape: tuple[int, ...], build: Any) -> Pattern:
-    if _checks.is_traced(*sources):
+    if _internals.is_traced(*sources):
         pattern: Pattern = build()
         return pattern
     return _patterns.find(sources, shape, build)

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from tsgu_jax._program._internals import is_traced
+
 KEPT = 64
 """Programs that are remembered."""
 
@@ -55,7 +57,7 @@ def _is_plain(part: Any) -> bool:
         return all(map(_is_plain, part))
     if isinstance(part, dict):
         return all(map(_is_plain, part.values()))
-    return not isinstance(part, jax.core.Tracer) and (isinstance(part, type) or not callable(part))
+    return not is_traced(part) and (isinstance(part, type) or not callable(part))
 
 
 def _equal_programs(a: Jaxpr, b: Jaxpr) -> bool:

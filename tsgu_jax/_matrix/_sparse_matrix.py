@@ -11,9 +11,8 @@ from jax.tree_util import register_pytree_node_class
 
 from tsgu._core.pattern import _indices, _operands, _scipy, _values
 from tsgu._core.report import _wording
-from tsgu_jax._matrix import _arithmetic, _checks
+from tsgu_jax._matrix import _arithmetic, _autodiff, _checks
 from tsgu_jax._matrix._pattern import Pattern, cached, pattern_of
-from tsgu_jax._rule import _implicit
 
 
 @register_pytree_node_class
@@ -323,7 +322,7 @@ class SparseMatrix:
             return SparseMatrix(*_arithmetic.multiplied((A.values, A.pattern), (X.values, X.pattern)))
         _checks.check_indices(self.pattern)
         _checks.check_factor(self.shape, self.values, X)
-        return _implicit.product(self.values, _checks.as_array("X", X), self.pattern.entries)
+        return _autodiff.product(self.values, _checks.as_array("X", X), self.pattern.entries)
 
     def tree_flatten(self) -> tuple[tuple[Any, Pattern], None]:
         return (self.values, self.pattern), None

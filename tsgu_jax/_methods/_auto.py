@@ -20,13 +20,12 @@ from tsgu._core.methods._choice import Candidate, Traits
 from tsgu._core.methods._options import resolve_options
 from tsgu._core.report._log import recording
 from tsgu_jax import precond
-from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._layout import Diagonals
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._direct import Direct
 from tsgu_jax._methods._seen import HISTORY
-from tsgu_jax._program import _mesh
+from tsgu_jax._program import _internals, _mesh
 from tsgu_jax._program._conditions import in_all, in_any
 from tsgu_jax._program._report import CODE, Choice, Outcome
 from tsgu_jax._rule._method import Bound, Method, Prepared, call, refuse_callable
@@ -171,7 +170,7 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
     refuse_callable("auto", matrix)
     options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))  # which checks them, whoever solves
     values = stop_gradient(matrix.values)
-    known = values.ndim == 1 and not _checks.is_traced(values, matrix.pattern.row, matrix.pattern.col)
+    known = values.ndim == 1 and not _internals.is_traced(values, matrix.pattern.row, matrix.pattern.col)
     traits, plan, places = _looked_at(matrix, values) if known else _guessed(matrix, n, dtype)
     attempts: list[_Attempt] = []
     names: list[tuple[str, str]] = []
@@ -233,7 +232,7 @@ def _width(pattern: Pattern) -> float:
     A plane taken for a cube costs a few steps, after which it is factored. A cube taken for a plane would be factored
     at a hundred times the cost.
     """
-    if not _checks.is_traced(pattern.row, pattern.col):
+    if not _internals.is_traced(pattern.row, pattern.col):
         return pattern.symbolic.width
     cube = pattern.shape[0] ** (2 / 3)
     layout = pattern.entries.rows

@@ -22,7 +22,7 @@ from jax import Array, lax
 
 from tsgu._core.methods._options import ATTAINABLE, GAIN, LOST, diverged, stagnation_window
 from tsgu._core.report._progress import EVERY
-from tsgu_jax._methods._columns import norm, power_of_two
+from tsgu_jax._matrix._columns import norm, power_of_two
 from tsgu_jax._methods._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen, first_of
 from tsgu_jax._program import _mesh
 from tsgu_jax._program._report import CODE

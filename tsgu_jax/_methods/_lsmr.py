@@ -14,8 +14,8 @@ from jax.tree_util import register_dataclass
 from tsgu._core.methods._least_squares import optimality_tolerance, resolve_least_squares
 from tsgu._core.report import _wording
 from tsgu._core.report._log import recording
+from tsgu_jax._matrix._columns import divide, norm
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._methods._columns import divide, norm
 from tsgu_jax._methods._least_squares import Kernel, Limits, minimise
 from tsgu_jax._methods._rectangular import Rectangular, RectangularOperator, rows
 from tsgu_jax._program._report import Outcome

@@ -24,12 +24,11 @@ from jax.custom_batching import custom_vmap
 from jax.tree_util import register_dataclass
 
 from tsgu._core.pattern._triangle import Triangle
-from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._products import Entries
 from tsgu_jax._methods import _levels
 from tsgu_jax._methods._levels import Levels
-from tsgu_jax._program import _mesh
+from tsgu_jax._program import _internals, _mesh
 from tsgu_jax._program._promotion import as_usual
 
 _BYTES = 64
@@ -108,7 +107,7 @@ def rows_of(pattern: Pattern, upper: bool, unit: bool, members: int) -> tuple[Tr
     ValueError
         As :class:`tsgu._core.pattern._triangle.Triangle`.
     """
-    if _checks.is_traced(pattern.row, pattern.col):
+    if _internals.is_traced(pattern.row, pattern.col):
         return None, _traced_rows(pattern.entries, upper, unit)
     known = pattern.__dict__.setdefault("triangles", {})
     if (upper, unit, members) not in known:

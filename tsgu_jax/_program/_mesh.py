@@ -8,7 +8,6 @@ none. So a solve begins with :func:`alike`, and its loops are those of this modu
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -16,11 +15,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import AxisType, NamedSharding
 
-
-def concretely() -> AbstractContextManager[None]:
-    """What is made of concrete arrays in here is concrete, whatever is traced around it."""
-    context: AbstractContextManager[None] = jax.core.eval_context()
-    return context
+from tsgu_jax._program import _internals
 
 
 def lifted(tree: Any) -> Any:
@@ -28,7 +23,7 @@ def lifted(tree: Any) -> Any:
 
     A tracer in their place would outlive its trace, and an array on one mesh could not be used beside those on another.
     """
-    with concretely():  # copies, since on the CPU JAX goes on to use the memory that it is given
+    with _internals.concretely():  # copies, since on the CPU JAX goes on to use the memory that it is given
         return jax.tree.map(lambda a: jax.device_put(np.array(a)), tree)
 
 
@@ -39,12 +34,7 @@ def axes_of(*trees: Any) -> frozenset[Any]:
 
 
 def _axes(leaf: Array) -> frozenset[Any]:
-    if not isinstance(leaf, jax.core.Tracer):
-        return frozenset()
-    kind: Any = jax.typeof(leaf)
-    manual = getattr(kind, "manual_axis_type", kind)  # another name for it in some releases of JAX
-    axes: frozenset[Any] = getattr(manual, "vma", frozenset()) if manual is kind else manual.varying
-    return axes
+    return _internals.varying_axes(leaf) if _internals.is_traced(leaf) else frozenset()
 
 
 def varying(tree: Any, axes: frozenset[Any]) -> Any:

@@ -16,9 +16,9 @@ from jax.tree_util import register_dataclass
 from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ADVICE, SOUND, ColumnInfo
-from tsgu_jax._matrix._checks import is_traced
 from tsgu_jax._program import _host
 from tsgu_jax._program._conditions import in_all
+from tsgu_jax._program._internals import is_traced
 
 STATUSES = ("", *ADVICE)
 """Statuses as numbers; 0 is a column that is still being worked on."""

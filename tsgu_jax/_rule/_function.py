@@ -20,8 +20,9 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks
+from tsgu_jax._matrix._columns import norm, power_of_two
 from tsgu_jax._matrix._same import same_program
-from tsgu_jax._methods._columns import norm, power_of_two
+from tsgu_jax._program._internals import evaluated
 from tsgu_jax.precond._base import Preconditioner
 
 Apply = Callable[[Array], Array]
@@ -40,7 +41,7 @@ class Function:
     like: jax.ShapeDtypeStruct
 
     def __call__(self, x: Array) -> Array:
-        y: Array = jax.core.eval_jaxpr(self.jaxpr, self.consts, x)[0]
+        y: Array = evaluated(self.jaxpr, self.consts, x)[0]
         return y
 
     @property

@@ -14,9 +14,9 @@ from jax.tree_util import register_dataclass
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks, _products
+from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._conditions import in_any
 from tsgu_jax._program._report import CODE, Member, Outcome

@@ -15,11 +15,11 @@ from jax.tree_util import register_pytree_node_class
 from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks
+from tsgu_jax._matrix._autodiff import refusing
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _report
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import Member, Outcome
-from tsgu_jax._rule._implicit import refusing
 
 P = ParamSpec("P")
 

@@ -17,8 +17,8 @@ from jax.tree_util import Partial, register_dataclass
 from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks, _products
+from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._program._report import CODE, Outcome
 from tsgu_jax._rule._function import Derived, Function, adjoint_deviation, derive
 from tsgu_jax.precond import _base

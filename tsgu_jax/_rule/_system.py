@@ -15,10 +15,10 @@ from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
 from tsgu._core.report import _wording
-from tsgu_jax._matrix import _checks, _products
+from tsgu_jax._matrix import _autodiff, _checks, _products
+from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._pattern import Pattern, positions
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix, csr_of
-from tsgu_jax._methods._columns import norm, power_of_two, relative_to
 from tsgu_jax._program._report import CODE, Member, Outcome
 from tsgu_jax._rule import _implicit
 from tsgu_jax._rule._function import Derived, Function, derive, deviation, is_function, trace
@@ -137,7 +137,7 @@ class LinearSystem:
             assert self.pattern is not None
             return _products.entrywise(values, x, self.pattern.entries)
         if isinstance(self._derived, str):
-            consts = _implicit.refusing(_wording.closed_over(self._derived), self.function.consts)
+            consts = _autodiff.refusing(_wording.closed_over(self._derived), self.function.consts)
             return replace(self.function, consts=consts)(x)
         return self._derived.linear(x)
 

@@ -16,7 +16,7 @@ import tsgu
 import tsgu_jax
 from tsgu._core.pattern._symbolic import index_dtype
 from tsgu._core.report import _wording
-from tsgu_jax._matrix import _checks
+from tsgu_jax._program import _internals
 
 
 def to_jax(x: Any, *, copy: bool | None = None) -> Any:
@@ -106,7 +106,7 @@ def to_torch(x: Any, *, copy: bool | None = None) -> Any:
     >>> to_torch(jnp.arange(3.0))
     tensor([0., 1., 2.])
     """
-    if _checks.is_traced(x):
+    if _internals.is_traced(x):
         raise TypeError(
             "x must be concrete to become a torch tensor; got a traced array. Inside jit, grad or vmap call torch "
             "through tsgu_jax.interop.torch_solver, or turn the torch function into a JAX one by torch2jax."

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ import tsgu_jax
 from tsgu._core.methods import _registry
 from tsgu._core.report import _wording
 from tsgu._rule import _method as torch_method
+from tsgu_jax._program._internals import is_traced
 from tsgu_jax.interop._convert import pattern_to_jax, to_jax
 
 
@@ -146,7 +146,7 @@ def _sparse_coo_tensor(indices: Any, values: Any, size: Any = None, **kwargs: An
     check_options("torch.sparse_coo_tensor", kwargs, ("is_coalesced", "check_invariants"))
     indices, values = known_indices(indices), array("values", values, kwargs.get("dtype"))
     if size is None:
-        if isinstance(indices, jax.core.Tracer):
+        if is_traced(indices):
             raise ValueError("size must be given to torch.sparse_coo_tensor where the indices are computed inside jit.")
         size = tuple(int(largest) + 1 for largest in indices.max(axis=1))
     return SparseTorchish(tsgu_jax.SparseMatrix.from_bcoo(BCOO((values, indices.T), shape=_shape(size))))
@@ -160,7 +160,7 @@ def _sparse_csr_tensor(
     crow, col = known_indices(crow_indices), known_indices(col_indices)
     values = array("values", values, kwargs.get("dtype"))
     if size is None:
-        if isinstance(col, jax.core.Tracer):
+        if is_traced(col):
             raise ValueError("size must be given to torch.sparse_csr_tensor where the indices are computed inside jit.")
         size = (crow.shape[0] - 1, int(col.max()) + 1)
     return SparseTorchish(tsgu_jax.SparseMatrix.from_bcoo(BCSR((values, col, crow), shape=_shape(size))))
@@ -288,7 +288,7 @@ def array(name: str, x: Any, dtype: torch.dtype | None = None) -> Array:
 def known_indices(x: Any) -> Any:
     """Indices as a NumPy array where they are known, which a pattern can be built from inside jit."""
     if isinstance(x, Torchish):
-        return x.value if isinstance(x.value, jax.core.Tracer) else np.asarray(x.value)
+        return x.value if is_traced(x.value) else np.asarray(x.value)
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 

@@ -14,6 +14,7 @@ from jax.lax import stop_gradient
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._program import _internals
 from tsgu_jax._program._promotion import as_usual
 
 Apply = Callable[[Array], Array]
@@ -118,10 +119,10 @@ def matrix(A: Any) -> SparseMatrix:
     _checks.check_dtype("A", A)
     if A.values.ndim != 1:
         raise ValueError(_wording.one_matrix(tuple(A.values.shape), _wording.OF_ONE_MEMBER))
-    values = stop_gradient(A.values) if _checks.is_traced(A.values) else A.values
+    values = stop_gradient(A.values) if _internals.is_traced(A.values) else A.values
     _checks.check_finite("A", values)
     return A.with_values(values)
 
 
 def is_traced(A: SparseMatrix) -> bool:
-    return _checks.is_traced(A.values, A.pattern.row, A.pattern.col)
+    return _internals.is_traced(A.values, A.pattern.row, A.pattern.col)

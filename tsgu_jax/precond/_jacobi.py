@@ -14,7 +14,7 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _amg, _blocks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._program import _mesh
+from tsgu_jax._program import _internals
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
 
@@ -192,4 +192,4 @@ def _blocks_of(A: SparseMatrix, size: int) -> Array:
 
 def _eagerly(traced: bool) -> Any:
     """Concrete values stay concrete inside ``jit`` too, where an operation on them would be traced."""
-    return nullcontext() if traced else _mesh.concretely()
+    return nullcontext() if traced else _internals.concretely()
