@@ -1,22 +1,16 @@
 """The differentiable sparse least squares."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu._core.methods._partial import unwrapped
-from tsgu._matrix import _checks
-from tsgu._matrix._autocast import widened
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._lsmr import lsmr
-from tsgu._rule import _implicit_lstsq
-from tsgu._rule._dynamo import uncompiled
-from tsgu._rule._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
+from tsgu._rule import _frontend
 from tsgu._rule._method import Method
-from tsgu._solve import decompose
 
 
 def sparse_generic_lstsq(
@@ -116,52 +110,4 @@ def sparse_generic_lstsq(
         return handle_torch_function(
             sparse_generic_lstsq, (A, B), A, B, lstsq, transpose_lstsq, verify=verify, **kwargs
         )
-    return differentiable(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
-
-
-@uncompiled
-def differentiable(
-    A: Any,
-    B: Tensor,
-    lstsq: Callable[..., Any],
-    transpose_lstsq: Callable[..., Any] | None,
-    verify: float | None,
-    kwargs: Mapping[str, Any],
-) -> Tensor:
-    """Check, bring A to values on a pattern, and apply the rule."""
-    A, B = widened(A), widened(B)
-    plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify)
-    plan.check()
-    _check_problem(A, B, plan.is_damped)
-    values, pattern, given = decompose(A)
-    if not plan.is_damped:
-        _checks.check_no_empty_column(pattern)
-    values, B = _checks.promote(values, B)
-    values = values.resolve_conj().contiguous()  # once, so that the adjoint finds what was prepared for this memory
-    x0 = kwargs.get("x0")
-    if x0 is not None:
-        batch = B.shape[: values.dim() - 1]
-        x0 = _checks.start(x0, B, (*batch, pattern.shape[1], *B.shape[values.dim() :]))
-    system = LeastSquaresSystem(plan, pattern, None if given is None else given.to(values.dtype))
-    if values.dim() == 1:
-        return _implicit_lstsq.lstsq(values, B, x0, system)
-    batched = torch.func.vmap(
-        lambda v, b, x: _implicit_lstsq.lstsq(v, b, x, system), in_dims=(0, 0, None if x0 is None else 0)
-    )
-    return batched(values, B, x0)
-
-
-def _check_problem(A: Any, B: Any, damped: bool) -> None:
-    if isinstance(A, SparseMatrix):
-        kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
-    else:
-        _checks.check_tensor_matrix(A)
-        kind, batch = str(A.layout), None
-    if isinstance(B, Tensor) and B.layout != torch.strided:
-        _checks.check_rhs(B, 0, None)
-    if not damped:
-        _checks.check_tall(tuple(A.shape), kind)
-    _checks.check_rhs(B, A.shape[-2], batch)
-    _checks.check_dtype("A", A.values if isinstance(A, SparseMatrix) else A)
-    _checks.check_dtype("B", B)
-    _checks.check_devices(A.device, B.device)
+    return _frontend.minimise(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)

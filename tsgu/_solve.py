@@ -1,24 +1,16 @@
 """The differentiable sparse solve."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu._core.methods._partial import unwrapped
-from tsgu._matrix import _autodiff, _checks
-from tsgu._matrix._autocast import widened
-from tsgu._matrix._pattern import Pattern, pattern_of
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._minres import minres
-from tsgu._rule import _implicit, _implicit_function
-from tsgu._rule._dynamo import uncompiled
-from tsgu._rule._function import Function
+from tsgu._rule import _frontend
 from tsgu._rule._method import Method
-from tsgu._rule._system import LinearSystem, Plan
 
 
 def sparse_generic_solve(
@@ -148,67 +140,4 @@ def sparse_generic_solve(
         )
     if solve is None and transpose_solve is None:
         solve = minres
-    return differentiable(A, B, solve, transpose_solve, verify, kwargs)
-
-
-@uncompiled
-def differentiable(
-    A: Any,
-    B: Tensor,
-    solve: Callable[..., Any] | None,
-    transpose_solve: Callable[..., Any] | None,
-    verify: float | None,
-    kwargs: Mapping[str, Any],
-) -> Tensor:
-    """Check, bring A to values on a pattern or try the function that it is, and apply the rule."""
-    A, B = widened(A), widened(B)
-    matrix_free = callable(A) and not isinstance(A, Tensor)
-    if not matrix_free:
-        check_system(A, B)
-    else:
-        _checks.check_rhs(B, B.shape[0] if isinstance(B, Tensor) and B.dim() else 0, None)
-    _checks.check_dtype("B", B)
-    plan = Plan(solve, transpose_solve, kwargs, verify)
-    function = Function(A, B) if matrix_free else None
-    through = function is not None and B.numel() > 0 and function.tried(verify is not None)
-    given = through or B.requires_grad or getattr(A, "requires_grad", False)
-    plan.check(torch.is_grad_enabled() and bool(given), B)
-    x0 = kwargs.get("x0")
-    if function is not None:
-        x0 = None if x0 is None else _checks.start(x0, B)
-        rule = partial(_implicit_function.solve if through else partial(_implicit.solve, None), B, x0)
-        return rule(LinearSystem(plan, None, function))
-    values, pattern, given = decompose(A)
-    values, B = _checks.promote(values, B)
-    values = values.resolve_conj().contiguous()  # once, so that the adjoint finds what was prepared for this memory
-    x0 = None if x0 is None else _checks.start(x0, B)
-    system = LinearSystem(plan, pattern, None if given is None else given.to(values.dtype))
-    if values.dim() == 1:
-        return _implicit.solve(values, B, x0, system)
-    batched = torch.func.vmap(
-        lambda v, b, x: _implicit.solve(v, b, x, system), in_dims=(0, 0, None if x0 is None else 0)
-    )
-    return batched(values, B, x0)
-
-
-def check_system(A: Any, B: Any, batches: bool = False) -> None:
-    """Layout, shape, dtype and device, in this order; ``batches`` takes a batch of sparse tensors too."""
-    if isinstance(A, SparseMatrix):
-        kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
-    else:
-        _checks.check_tensor_matrix(A, batches)
-        kind, batch = str(A.layout), A.shape[0] if A.dim() == 3 else None
-    if isinstance(B, Tensor) and B.layout != torch.strided:
-        _checks.check_rhs(B, 0, None)
-    _checks.check_square(tuple(A.shape), kind)
-    _checks.check_rhs(B, A.shape[-1], batch)
-    _checks.check_dtype("A", A.values if isinstance(A, SparseMatrix) else A)
-    _checks.check_devices(A.device, B.device)
-
-
-def decompose(A: Tensor | SparseMatrix) -> tuple[Tensor, Pattern, Tensor | None]:
-    """Differentiable values, the pattern, and the tensor as given."""
-    if isinstance(A, SparseMatrix):
-        return A.values, A.pattern, None
-    pattern = pattern_of(A)
-    return _autodiff.extract(A, pattern), pattern, A.detach()
+    return _frontend.solve(A, B, solve, transpose_solve, verify, kwargs)

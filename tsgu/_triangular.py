@@ -13,12 +13,11 @@ from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._triangle import Triangle
 from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._matrix import _checks, _products
-from tsgu._matrix._autocast import widened
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule import _implicit
+from tsgu._rule._checked import checked_system, over_batch
 from tsgu._rule._dynamo import uncompiled
-from tsgu._solve import check_system, decompose
 
 
 @uncompiled
@@ -101,21 +100,14 @@ def sparse_triangular_solve(
         return handle_torch_function(sparse_triangular_solve, (A, B), A, B, upper, unitriangular, transpose)
     for name, flag in (("upper", upper), ("unitriangular", unitriangular), ("transpose", transpose)):
         _checks.check_flag(name, flag)
-    A, B = widened(A), widened(B)
-    check_system(A, B, batches=True)
-    _checks.check_dtype("B", B)
-    values, pattern, given = decompose(A)
+    values, pattern, given, B = checked_system(A, B, batches=True)
     members = given.shape[0] if given is not None and given.dim() == 3 else None  # the diagonal blocks of the pattern
     system = TriangularSystem(pattern, upper, unitriangular, members)
-    values, B = _checks.promote(values, B)
-    values = values.resolve_conj().contiguous()
     if system.ones:  # constants, so that they have no gradient, stored or not
         values = torch.where(pattern.row == pattern.col, values.detach(), values)
-    if values.dim() == 2:
-        batched = torch.func.vmap(lambda v, b: _implicit.solve(v, b, None, system, transpose))
-        return batched(values, B)
     b = B if members is None else B.flatten(0, 1)
-    return _implicit.solve(values, b, None, system, transpose).reshape(B.shape)
+    x = over_batch(lambda v, b, _: _implicit.solve(v, b, None, system, transpose), values, b, None)
+    return x.reshape(B.shape)
 
 
 class TriangularSystem:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
 from tsgu._core.methods._partial import unwrapped
-from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._lsmr import lsmr
-from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._rule._lstsq_system import LeastSquaresPlan
+from tsgu_jax._rule import _frontend
 from tsgu_jax._rule._method import Method
-from tsgu_jax._solve import converted, decompose, run
 
 
 def lstsq(
@@ -111,52 +107,4 @@ def lstsq(
     -0.50 0.50
     """
     lstsq, transpose_lstsq, kwargs = unwrapped(Method, lstsq, transpose_lstsq, kwargs)
-    return differentiable(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
-
-
-@as_usual
-def differentiable(
-    A: Any,
-    B: Any,
-    lstsq: Callable[..., Any],
-    transpose_lstsq: Callable[..., Any] | None,
-    verify: float | None,
-    kwargs: Mapping[str, Any],
-) -> Array:
-    """Check, bring A to values on a pattern, and apply the rule."""
-    plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify)
-    plan.check()
-    _check_problem(A, B, plan.is_damped)
-    B = _checks.as_array("B", B)
-    values, pattern, given = decompose(A)
-    if not plan.is_damped:
-        _checks.check_no_empty_column(pattern)
-    _checks.check_finite("A", values)
-    dtype = values.dtype
-    values, B = _checks.promote(values, B)
-    if not isinstance(given, SparseMatrix) and values.dtype != dtype:
-        given = converted(given, values.dtype)
-    _checks.check_finite("B", B)
-    batch = B.shape[: values.ndim - 1]
-    shape = (*batch, pattern.shape[1], *B.shape[values.ndim :])
-    x0 = kwargs.get("x0")
-    x0 = None if x0 is None else _checks.start(x0, B, shape)
-    _checks.check_finite("x0", x0)
-    system = plan.system(pattern, given, B.dtype)
-    if B.size == 0 or 0 in shape:
-        return jnp.zeros(shape, B.dtype)
-    return run(system, values, B, x0, plan.is_own)
-
-
-def _check_problem(A: Any, B: Any, damped: bool) -> None:
-    if isinstance(A, SparseMatrix):
-        kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
-    else:
-        _checks.check_sparse_matrix(A)
-        kind, batch = type(A).__name__, None
-    _checks.check_rhs_kind(B)
-    if not damped:
-        _checks.check_tall(tuple(A.shape), kind)
-    _checks.check_rhs(B, A.shape[-2], batch)
-    _checks.check_dtype("A", A)
-    _checks.check_dtype("B", B)
+    return _frontend.minimise(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)

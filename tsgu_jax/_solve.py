@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array
-from jax.experimental.sparse import BCOO, BCSR, JAXSparse
+from jax.experimental.sparse import BCOO, BCSR
 
 from tsgu._core.methods._partial import unwrapped
-from tsgu._core.report import _wording
-from tsgu._core.report._log import recording
-from tsgu_jax._matrix import _checks
-from tsgu_jax._matrix._pattern import Pattern, data_of, pattern_of
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._minres import minres
-from tsgu_jax._program import _internals, _mesh, _report
-from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import CODE, Label, Member, Outcome
-from tsgu_jax._rule._function import Vectors, trace
+from tsgu_jax._rule import _frontend
 from tsgu_jax._rule._method import Method
-from tsgu_jax._rule._system import Plan
 
 
 def solve(
@@ -127,161 +116,5 @@ def solve(
     solve, transpose_solve, kwargs = unwrapped(Method, solve, transpose_solve, kwargs)
     if solve is None and transpose_solve is None:
         solve = minres
-    return differentiable(A, B, solve, transpose_solve, verify, kwargs)
-
-
-@as_usual
-def differentiable(
-    A: Any,
-    B: Any,
-    solve: Callable[..., Any] | None,
-    transpose_solve: Callable[..., Any] | None,
-    verify: float | None,
-    kwargs: Mapping[str, Any],
-) -> Any:
-    """Check, bring A to values on a pattern or to a traced function, and apply the rule."""
-    matrix_free = callable(A) and not _checks.is_array(A)
-    if matrix_free and not (_checks.is_array(B) or isinstance(B, JAXSparse | SparseMatrix)):
-        vectors = Vectors.of(B)
-        flat = vectors.function("A", A), vectors.B, solve, transpose_solve, verify, vectors.arguments(kwargs)
-        return vectors.unravel(differentiable(*flat))
-    if not matrix_free:
-        check_system(A, B)
-    else:
-        _checks.check_rhs(B, B.shape[0] if _checks.is_array(B) and B.ndim else 0, None)
-    _checks.check_dtype("B", B)
-    plan = Plan(solve, transpose_solve, kwargs, verify)
-    plan.check()
-    B = _checks.as_array("B", B)
-    values, pattern, given = (None, None, A) if matrix_free else decompose(A)
-    if values is not None:
-        _checks.check_finite("A", values)
-        dtype = values.dtype
-        values, B = _checks.promote(values, B)
-        if not isinstance(given, SparseMatrix) and values.dtype != dtype:
-            given = converted(given, values.dtype)
-    _checks.check_finite("B", B)
-    x0 = None if plan.x0 is None else _checks.start(plan.x0, B)
-    _checks.check_finite("x0", x0)
-    if B.size == 0:
-        return jnp.zeros_like(B)
-    one = B.shape if values is None or values.ndim == 1 else B.shape[1:]
-    like = jax.ShapeDtypeStruct(one, B.dtype)
-    if matrix_free:
-        given = trace("A", A, like)
-    return run(plan.system(pattern, values, given, like), values, B, x0, plan.is_own)
-
-
-class Solvable(Protocol):
-    """What can be solved with and without the rule: a linear system or a least-squares problem, a pytree."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def transposed(self) -> bool:
-        """Whether it is the transpose that is solved with."""
-
-    @property
-    def members(self) -> int | None:
-        """How many there are in a batch that is one system; the outcome then has a leading dimension."""
-
-    def of(self, member: Member) -> Self:
-        """The same for one member of a batch."""
-
-    def differentiated(self, values: Any, B: Array, x0: Array | None) -> Array:
-        """X by the rule."""
-
-    def primal(self, values: Any, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-        """X alone, for concrete arrays: what became of it comes back as arrays too."""
-
-
-def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own: bool) -> Array:
-    """Apply the rule; ``own`` where the package's own methods do it all, so that it may compile the whole."""
-    found = _mesh.with_automatic_axes(
-        lambda system, values, x0, B: run(system, values, B, x0, own), system, values, x0, B
-    )
-    if found is not None:
-        return found
-    if not _internals.is_traced(system, values, B, x0):
-        began = time.perf_counter()
-        primal = _compiled_primal if own else _primal
-        x, outcome = primal(system, values, B, x0)
-        if not _internals.is_traced(x, outcome):
-            _tell(system, outcome, began, values is not None and values.ndim == 2)
-            return x
-        # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
-        # function for which these are constants.
-    rule = _compiled_rule if own else _rule
-    return rule(system, values, B, x0, _report.here())
-
-
-def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None, place: Any) -> Any:
-    with _report.called_from(place):
-        system, values, B, x0 = _mesh.alike(system, values, B, x0)
-        return _over_batch(lambda system, *given: system.differentiated(*given), system, values, B, x0)
-
-
-def _primal(system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
-    system, values, B, x0 = _mesh.alike(system, values, B, x0)
-    return _over_batch(lambda system, *given: system.primal(*given), system, values, B, x0)
-
-
-def _over_batch(solve: Any, system: Solvable, values: Array | None, B: Array, x0: Array | None) -> Any:
-    if values is None or values.ndim == 1:
-        return solve(system, values, B, x0)
-    size = values.shape[0]
-
-    def one(place: Array, *given: Any) -> Any:
-        return solve(system.of(Member(place, size)), *given)
-
-    return jax.vmap(one, in_axes=(0, 0, 0, None if x0 is None else 0))(jnp.arange(size, dtype=jnp.int32), values, B, x0)
-
-
-_compiled_rule = jax.jit(_rule)
-_compiled_primal = jax.jit(_primal)
-"""Compiled once for each structure: the arrays of a system, its indices too, are arguments."""
-
-
-def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
-    outcome = jax.device_get(outcome)
-    for status, words in (("not linear", _wording.not_linear), ("non-finite matrix", _wording.non_finite_function)):
-        if (outcome.code == CODE[status]).any():
-            raise ValueError(words())
-    seconds = time.perf_counter() - began
-    label = Label(system.name, system.transposed, recording())
-    batched = batched or system.members is not None
-    if not batched:
-        _report.tell(label, outcome, seconds)
-        return
-    size = outcome.code.shape[0]
-    for index in range(size):
-        member: Outcome = jax.tree.map(lambda a, i=index: a[i], outcome)
-        _report.tell(label, member._replace(member=Member(index, size)), seconds)
-
-
-def check_system(A: Any, B: Any, batches: bool = False) -> None:
-    """Layout, shape and dtype, in this order; ``batches`` takes a batch of BCOO or BCSR too."""
-    if isinstance(A, SparseMatrix):
-        kind, batch = "SparseMatrix", A.shape[0] if len(A.shape) == 3 else None
-    else:
-        _checks.check_sparse_matrix(A, batches)
-        kind, batch = type(A).__name__, A.shape[0] if A.ndim == 3 else None
-    _checks.check_rhs_kind(B)
-    _checks.check_square(tuple(A.shape), kind)
-    _checks.check_rhs(B, A.shape[-1], batch)
-    _checks.check_dtype("A", A)
-
-
-def decompose(A: BCOO | BCSR | SparseMatrix) -> tuple[Array, Pattern, Any]:
-    """Differentiable values, the pattern, and the matrix as given."""
-    if isinstance(A, SparseMatrix):
-        A = A._settled()
-        return A.values, A.pattern, A
-    pattern = pattern_of(A)
-    return pattern.gather(data_of(A)), pattern, A
-
-
-def converted(A: BCOO | BCSR, dtype: Any) -> BCOO | BCSR:
-    leaves, structure = jax.tree.flatten(A)
-    return jax.tree.unflatten(structure, [leaves[0].astype(dtype), *leaves[1:]])
+    solved: Array = _frontend.solve(A, B, solve, transpose_solve, verify, kwargs)
+    return solved

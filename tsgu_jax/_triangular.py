@@ -21,12 +21,14 @@ from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods import _substitution
-from tsgu_jax._methods._substitution import Rows, Values
+from tsgu_jax._methods._levels import Values
+from tsgu_jax._methods._substitution import Rows
 from tsgu_jax._program import _internals, _mesh, _report
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import CODE, Label, Member, Outcome
 from tsgu_jax._rule import _implicit
-from tsgu_jax._solve import check_system, decompose, run
+from tsgu_jax._rule._checked import checked_system
+from tsgu_jax._rule._run import run
 
 
 @as_usual
@@ -114,16 +116,10 @@ def triangular_solve(
     """
     for name, flag in (("upper", upper), ("unitriangular", unitriangular), ("transpose", transpose)):
         _checks.check_flag(name, flag)
-    check_system(A, B, batches=True)
-    _checks.check_dtype("B", B)
-    B = _checks.as_array("B", B)
-    values, pattern, _ = decompose(A)
+    values, pattern, _, B = checked_system(A, B, batches=True)
     members = A.shape[0] if len(A.shape) == 3 and not isinstance(A, SparseMatrix) else None
     triangle, rows = _substitution.rows_of(pattern, upper, unitriangular, members or 1)
-    _checks.check_finite("A", values)
     _check_diagonal(triangle, values)
-    values, B = _checks.promote(values, B)
-    _checks.check_finite("B", B)
     if B.size == 0:
         return jnp.zeros_like(B)
     system = TriangularSystem(rows, members, transpose, recording())

@@ -5,19 +5,41 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tsgu._core.pattern import _indices, _operands, _values
+from tsgu._core.pattern._symbolic import Symbolic
 from tsgu._core.report import _across, _place, _wording
 from tsgu._matrix import _internals
 
-if TYPE_CHECKING:
-    from tsgu._matrix._pattern import Pattern
-    from tsgu._matrix._sparse_matrix import SparseMatrix
+
+class Pattern(Protocol):
+    """What a check asks of a :class:`tsgu.Pattern`."""
+
+    symbolic: Symbolic
+    device: torch.device
+    shape: tuple[int, int]
+    nnz: int
+
+
+class SparseMatrix(Protocol):
+    """What a check asks of a :class:`tsgu.SparseMatrix`."""
+
+    values: Tensor
+
+    @property
+    def pattern(self) -> Pattern: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 

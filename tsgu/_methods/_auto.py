@@ -17,7 +17,8 @@ from tsgu._core.report._log import Report
 from tsgu._matrix import _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods import _direct
-from tsgu._rule._method import Method, Prepared, call
+from tsgu._rule._frontend import call
+from tsgu._rule._method import Method, Prepared
 
 _METHODS: dict[str, Method[Any]] = _registry.loaded("tsgu", _registry.krylov())
 

@@ -11,7 +11,8 @@ from tsgu._core.factors._factorisation import Factorisation, SingularMatrixError
 from tsgu._core.report import _log, _status, _wording
 from tsgu._matrix import _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
-from tsgu._rule._method import Method, call
+from tsgu._rule._frontend import call
+from tsgu._rule._method import Method
 
 
 class DirectSystem:

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu._methods._columns import Arithmetic, Scalar
 from tsgu._methods._least_squares import Kernel, least_squares_method
 from tsgu._methods._rectangular import Rectangular
+from tsgu._rule._frontend import call
 
 
 class _State(NamedTuple):
@@ -181,16 +181,4 @@ def lsmr(
     >>> tsgu.lsmr(A, torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64)).round(decimals=6)
     tensor([-0.5000,  2.5000], dtype=torch.float64)
     """
-    from tsgu._lstsq import differentiable  # the frontend knows its default method
-
-    arguments: dict[str, Any] = {
-        "damp": damp,
-        "atol": atol,
-        "btol": btol,
-        "conlim": conlim,
-        "maxiter": maxiter,
-        "x0": x0,
-    }
-    if has_torch_function_variadic(A, B):
-        return handle_torch_function(lsmr, (A, B), A, B, **arguments)
-    return differentiable(A, B, lsmr, None, None, arguments)
+    return call(lsmr, A, B, damp=damp, atol=atol, btol=btol, conlim=conlim, maxiter=maxiter, x0=x0)

@@ -9,7 +9,7 @@ from tsgu._core.methods._settings import MINRESSettings
 from tsgu._methods._columns import Arithmetic, Scalar
 from tsgu._methods._krylov import krylov_method
 from tsgu._methods._loop import Kernel, Problem
-from tsgu._rule._method import call
+from tsgu._rule._frontend import call
 
 
 class _Smoothed(NamedTuple):

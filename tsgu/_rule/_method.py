@@ -8,7 +8,6 @@ from typing import Any, Generic, ParamSpec, Protocol
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
 from tsgu._core.report import _wording
@@ -158,12 +157,3 @@ class Method(Generic[P]):
 
     def __repr__(self) -> str:
         return f"<method {self.__module__.split('.')[0]}.{self.name}>"
-
-
-def call(method: "Method[Any]", A: Any, B: Tensor, **kwargs: Any) -> Tensor:
-    """What a method does when it is called on its own: the differentiable solve."""
-    if has_torch_function_variadic(A, B):
-        return handle_torch_function(method, (A, B), A, B, **kwargs)
-    from tsgu._solve import differentiable  # the frontend knows the methods, whose default is one of them
-
-    return differentiable(A, B, method, None, 1e-3, kwargs)

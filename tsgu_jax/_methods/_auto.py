@@ -28,7 +28,8 @@ from tsgu_jax._methods._seen import HISTORY
 from tsgu_jax._program import _internals, _mesh
 from tsgu_jax._program._conditions import in_all, in_any
 from tsgu_jax._program._report import CODE, Choice, Outcome
-from tsgu_jax._rule._method import Bound, Method, Prepared, call, refuse_callable
+from tsgu_jax._rule._frontend import call
+from tsgu_jax._rule._method import Bound, Method, Prepared, refuse_callable
 from tsgu_jax._rule._operator import MatrixOperator
 
 _METHODS: dict[str, Method[Any]] = _registry.loaded("tsgu_jax", _registry.krylov())

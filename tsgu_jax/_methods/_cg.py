@@ -9,7 +9,7 @@ from tsgu._core.methods._settings import LinearCGSettings
 from tsgu_jax._matrix._columns import divide, dot
 from tsgu_jax._methods._krylov import krylov_method
 from tsgu_jax._methods._loop import Kernel, Problem
-from tsgu_jax._rule._method import call
+from tsgu_jax._rule._frontend import call
 
 
 class _State(NamedTuple):

@@ -18,7 +18,8 @@ from tsgu._core.report._log import recording
 from tsgu_jax._matrix._products import Entries
 from tsgu_jax._program import _factors, _host
 from tsgu_jax._program._report import Outcome
-from tsgu_jax._rule._method import Method, call, refuse_callable
+from tsgu_jax._rule._frontend import call
+from tsgu_jax._rule._method import Method, refuse_callable
 
 
 @partial(register_dataclass, data_fields=[], meta_fields=["keep", "library", "rtol"])

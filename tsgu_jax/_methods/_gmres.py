@@ -9,7 +9,7 @@ from tsgu_jax._matrix._columns import combine, divide, dots, norm
 from tsgu_jax._methods._krylov import krylov_method
 from tsgu_jax._methods._loop import Kernel, Problem
 from tsgu_jax._program import _mesh
-from tsgu_jax._rule._method import call
+from tsgu_jax._rule._frontend import call
 
 
 class _State(NamedTuple):

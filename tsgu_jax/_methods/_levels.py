@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +15,15 @@ from tsgu._core.pattern import _levels
 from tsgu._core.pattern._triangle import Triangle
 from tsgu_jax._program import _mesh
 
-if TYPE_CHECKING:
-    from tsgu_jax._methods._substitution import Values
+
+class Values(NamedTuple):
+    """A triangle made ready: values and columns in row order, without the diagonal, and the diagonal."""
+
+    values: Array
+    col: Array
+    start: Array
+    stop: Array
+    diagonal: Array
 
 
 @partial(register_dataclass, data_fields=["rows", "pointers", "places", "columns"], meta_fields=[])

@@ -19,6 +19,7 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._least_squares import Kernel, Limits, minimise
 from tsgu_jax._methods._rectangular import Rectangular, RectangularOperator, rows
 from tsgu_jax._program._report import Outcome
+from tsgu_jax._rule._frontend import call
 from tsgu_jax._rule._method import Method
 
 
@@ -260,10 +261,8 @@ def _lsmr(
     >>> tsgu_jax.lsmr(A, jnp.array([0.0, 1.0, 5.0])).round(4)
     Array([-0.5,  2.5], dtype=float32)
     """
-    from tsgu_jax._lstsq import differentiable  # the frontend knows its default method
-
-    arguments = {"damp": damp, "atol": atol, "btol": btol, "conlim": conlim, "maxiter": maxiter, "x0": x0}
-    return differentiable(A, B, lsmr, None, None, arguments)
+    solved: Array = call(lsmr, A, B, damp=damp, atol=atol, btol=btol, conlim=conlim, maxiter=maxiter, x0=x0)
+    return solved
 
 
 _lsmr.__name__ = _lsmr.__qualname__ = "lsmr"

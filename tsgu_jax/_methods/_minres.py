@@ -9,7 +9,7 @@ from tsgu._core.methods._settings import MINRESSettings
 from tsgu_jax._matrix._columns import divide, dot, norm, root
 from tsgu_jax._methods._krylov import krylov_method
 from tsgu_jax._methods._loop import Kernel, Problem
-from tsgu_jax._rule._method import call
+from tsgu_jax._rule._frontend import call
 
 
 class _Smoothed(NamedTuple):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from tsgu._core.pattern._triangle import Triangle
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._products import Entries
 from tsgu_jax._methods import _levels
-from tsgu_jax._methods._levels import Levels
+from tsgu_jax._methods._levels import Levels, Values
 from tsgu_jax._program import _internals, _mesh
 from tsgu_jax._program._promotion import as_usual
 
@@ -87,16 +87,6 @@ class Rows:
         """What the entry-wise product needs."""
         row, col = (self.col, self.row) if transposed else (self.row, self.col)
         return Entries(row, col, None, None, None, (self.n, self.n))
-
-
-class Values(NamedTuple):
-    """A triangle made ready: values and columns in row order, without the diagonal, and the diagonal."""
-
-    values: Array
-    col: Array
-    start: Array
-    stop: Array
-    diagonal: Array
 
 
 def rows_of(pattern: Pattern, upper: bool, unit: bool, members: int) -> tuple[Triangle | None, Rows]:

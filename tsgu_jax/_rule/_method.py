@@ -208,14 +208,6 @@ _compiled = jax.jit(_solved, static_argnames="transposed")
 """Compiled once for each structure, like the solves of the frontend: what is prepared is an argument."""
 
 
-def call(method: Method[Any], A: Any, B: Array, **kwargs: Any) -> Array:
-    """What a method does when it is called on its own: the differentiable solve."""
-    from tsgu_jax._solve import differentiable  # the frontend knows the methods, whose default is one of them
-
-    solved: Array = differentiable(A, B, method, None, 1e-3, kwargs)
-    return solved
-
-
 def refuse_callable(name: str, A: Any) -> None:
     """For a method that needs the entries of A."""
     if not isinstance(A, SparseMatrix):

@@ -18,6 +18,7 @@ import tsgu_jax
 from tsgu._core.report import _across, _place, _wording
 from tsgu._core.report._log import recording
 from tsgu._rule import _method as torch_method
+from tsgu._rule._frontend import call as called_alone
 from tsgu.precond import Preconditioner as TorchPreconditioner
 from tsgu_jax._matrix import _checks
 from tsgu_jax._program import _host, _report
@@ -81,7 +82,7 @@ def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(f, updated=())
     def function(A: Any, B: Tensor, **kwargs: Any) -> Tensor:
-        return torch_method.call(method, A, B, **kwargs)
+        return called_alone(method, A, B, **kwargs)
 
     method: torch_method.Method[Any] = torch_method.Method(
         function, functools.partial(_JaxSystem, f), settings=f._settings, hermitian=f._hermitian
