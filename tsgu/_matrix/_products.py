@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from tsgu._matrix._pattern import Pattern
+from tsgu._matrix._pattern import Pattern
 
 _CPU_COLUMNS = 8
 """torch's CSR product slows down tenfold per column past this width on the CPU."""

@@ -19,7 +19,7 @@ A system with c = 0 takes a least-squares solve; one with c takes a solve with A
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,9 +29,7 @@ from tsgu._core.report._place import Place, called_from
 from tsgu._matrix import _autodiff
 from tsgu._matrix._autodiff import Grads, sampled
 from tsgu._matrix._internals import apply
-
-if TYPE_CHECKING:
-    from tsgu._matrix._pattern import Pattern
+from tsgu._matrix._pattern import Pattern
 
 Pair = tuple[Tensor, Tensor]
 

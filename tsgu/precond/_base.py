@@ -13,6 +13,7 @@ from torch import Tensor
 from tsgu._core.report import _wording
 from tsgu._matrix import _checks, _internals
 from tsgu._matrix._autocast import widened
+from tsgu._matrix._sparse_matrix import SparseMatrix
 
 P = ParamSpec("P")
 M = TypeVar("M")
@@ -100,8 +101,6 @@ def undifferentiated(build: Callable[P, M]) -> Callable[P, M]:
 
 def matrix(A: Any) -> Any:
     """A as a SparseMatrix of plain, finite values, cut from the graph."""
-    from tsgu._matrix._sparse_matrix import SparseMatrix  # which imports what imports this
-
     if not isinstance(A, SparseMatrix):
         _checks.check_tensor_matrix(A)
         A = SparseMatrix.from_tensor(_plain(A))
