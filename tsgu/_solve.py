@@ -79,7 +79,7 @@ def sparse_generic_solve(
         returns something else than the solution; if a method does not have a keyword argument; if a preconditioner that
         cannot be transposed would be needed for a gradient.
     torch.linalg.LinAlgError
-        If A is exactly singular, from ``direct``.
+        If A is singular, exactly or to working precision, and factored, by ``direct`` or ``auto``.
     ImportError
         If ``direct`` is asked for a library that is not installed.
 

@@ -306,9 +306,9 @@ def test_what_cannot_be_inverted_is_refused_by_its_place(package):
     row, col = np.nonzero(scaled)
     M = built(package, "block_jacobi", System("", row, col, scaled[row, col], 4), 2)  # badly scaled is not singular
     assert np.isfinite(dense(package, M)).all()
-    with pytest.raises(ValueError, match=r"incomplete factors for ilu; SuperLU found: .*Lower drop_tol"):
+    with pytest.raises(ValueError, match=r"for ilu; got a pattern of structural rank 1 for 2 .*Lower drop_tol"):
         built(package, "ilu", System("", np.array([0, 0]), np.array([0, 1]), np.ones(2), 2))
-    with pytest.raises(ValueError, match="incomplete factors for ilu; SuperLU found: A has no entries"):
+    with pytest.raises(ValueError, match="incomplete factors for ilu; got a pattern of structural rank 0 for 2"):
         built(package, "ilu", System("", np.array([], int), np.array([], int), np.ones(0), 2))
 
 

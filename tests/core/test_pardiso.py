@@ -220,8 +220,8 @@ def test_a_pure_neumann_problem_is_reported_as_singular():
     weights = np.random.default_rng(0).random(29)
     A = -np.diag(weights, 1) - np.diag(weights, -1)
     A -= np.diag(A.sum(1))
-    _, columns = factored(A).solve(np.ones(30), False)
-    assert columns[0].status == "numerically singular"
+    with pytest.raises(SingularMatrixError, match="for a z that is one number in all unknowns"):
+        factored(A).solve(np.ones(30), False)
 
 
 @needs_pardiso

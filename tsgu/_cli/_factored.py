@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from scipy.sparse.csgraph import structural_rank
 from scipy.sparse.linalg import SuperLU, splu
 
 Array = npt.NDArray[Any]
@@ -98,6 +99,9 @@ def _factor(A: sp.csr_array, symmetric: bool) -> SuperLU:
     for; a solution with the vector of ones tells whether it does, and the general ordering takes over if not.
     """
     columns = A.tocsc()
+    rank, n = int(structural_rank(columns)), A.shape[0]
+    if rank < n:  # SuperLU would write past the end of its arrays
+        raise np.linalg.LinAlgError(f"structural rank {rank} of {n}")
     if symmetric:
         with suppress(RuntimeError):  # no pivot near the diagonal
             lu = splu(columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.1, options={"SymmetricMode": True})

@@ -151,7 +151,7 @@ def _auto(
     Raises
     ------
     torch.linalg.LinAlgError
-        If A is factored and exactly singular.
+        If A is factored and singular, exactly or to working precision.
     ValueError, TypeError
         As :func:`sparse_generic_solve`; and for an argument out of range.
 

@@ -49,8 +49,7 @@ class DirectSystem:
 
 
 def _singular(error: SingularMatrixError) -> Exception:
-    message = f"A must not be singular for direct; SuperLU found: {error}."
-    return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
+    return torch.linalg.LinAlgError(_wording.singular(str(error)))  # type: ignore[attr-defined]  # exported, but not in torch's __all__
 
 
 def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
@@ -87,7 +86,7 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     Raises
     ------
     torch.linalg.LinAlgError
-        If A is exactly singular.
+        If A is singular, exactly or to working precision, whatever B.
     ImportError
         If PARDISO is asked for and pypardiso is not installed.
     ValueError
@@ -98,7 +97,7 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     Warns
     -----
     ConvergenceWarning
-        If A is singular to working precision.
+        If A is nearly singular, so that less than two digits of X are sure.
 
     References
     ----------

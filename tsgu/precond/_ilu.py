@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -78,7 +77,5 @@ def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
     """
     drop_tol, fill_factor = _ilu.check_options(drop_tol, fill_factor)
     A = matrix(A)
-    other = A.T
-    indices = other.pattern.symbolic
-    columns = sp.csc_array((other.values.cpu().numpy(), indices.col, indices.indptr), shape=A.shape)
-    return ILU(IncompleteFactors(columns, drop_tol, fill_factor), A.shape[0], A.dtype, A.device)
+    factors = IncompleteFactors(A.values.cpu().numpy(), A.pattern.symbolic, drop_tol, fill_factor)
+    return ILU(factors, A.shape[0], A.dtype, A.device)

@@ -286,7 +286,7 @@ def _auto(
     -------
     Array
         X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes. NaN where
-        A is factored and exactly singular.
+        A is factored and singular, exactly or to working precision.
 
     Raises
     ------

@@ -119,7 +119,7 @@ def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
     -------
     Array
         X, with the shape and dtype of B; differentiable with respect to A and B, to any order, in both modes. The
-        adjoint uses the same factors. NaN where A is exactly singular.
+        adjoint uses the same factors. NaN where A is singular, exactly or to working precision.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
     Warns
     -----
     ConvergenceWarning
-        If A is singular, exactly or to working precision.
+        If A is singular, exactly or to working precision; if it is nearly so, and less than two digits of X are sure.
 
     References
     ----------

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from tsgu._core.factors._ilu import IncompleteFactors
 from tsgu_jax._program._factors import Factors, canonical, member, numbers_of, parts, store, words_of
@@ -21,9 +20,7 @@ def add(n: int, drop_tol: float, fill_factor: float, values: Array, row: Array, 
         If a factor is exactly singular.
     """
     symbolic, values = canonical((n, n), values, row, col)
-    other = symbolic.transpose
-    matrix = sp.csc_array((values[other.order], other.col, other.indptr), shape=(n, n))
-    return store.add(Factors(IncompleteFactors(matrix, drop_tol, fill_factor)))
+    return store.add(Factors(IncompleteFactors(values, symbolic, drop_tol, fill_factor)))
 
 
 def find(n: int, drop_tol: float, fill_factor: float, number: Any, values: Any, row: Any, col: Any) -> Array:

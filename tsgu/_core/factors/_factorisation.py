@@ -9,6 +9,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tsgu._core.factors import _accuracy, _mkl, _pardiso, _superlu
+from tsgu._core.factors._nullvector import Probe, Verdict
+from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.factors._superlu import SingularMatrixError as SingularMatrixError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._symbolic import Symbolic
@@ -69,14 +71,17 @@ class Factorisation:
     Raises
     ------
     SingularMatrixError
-        If A is exactly singular.
+        If A is exactly singular; in the first solve where that shows there: see :mod:`tsgu._core.factors._nullvector`.
     """
 
     def __init__(self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None) -> None:
+        values = np.array(values)  # a copy: those of the caller may be changed in place, or belong to another program
         self.matrix = sp.csr_array((values, symbolic.col, symbolic.indptr), shape=symbolic.shape)
         self.eps = float(np.finfo(values.dtype).eps)
         self.rtol = default_rtol(self.eps) if rtol is None else rtol
         self._magnitude: sp.csr_array | None = None
+        self._probed = False
+        self._verdict: Verdict | None = None
         self._lock = Lock()
         self._attempts = _attempts(self.matrix, symbolic, library)
         self._factors = next(self._attempts, None)
@@ -92,7 +97,13 @@ class Factorisation:
         return None if self._factors is None else self._factors.library
 
     def solve(self, b: Array, transposed: bool) -> tuple[Array, list[ColumnInfo]]:
-        """Solve A X = B, or A^T X = B, for B of shape (n,) or (n, k); non-finite columns give NaN."""
+        """Solve A X = B, or A^T X = B, for B of shape (n,) or (n, k); non-finite columns give NaN.
+
+        Raises
+        ------
+        SingularMatrixError
+            If A is singular to working precision.
+        """
         finite = np.isfinite(b).all(axis=0)
         if not finite.all():
             b = np.where(finite, b, 0)
@@ -101,6 +112,8 @@ class Factorisation:
             x, residual, status = self._solve(b / scale, transposed)
         with np.errstate(over="ignore"):
             x *= scale
+        if self._verdict is not None:
+            status = ["ill-conditioned" if s in ("converged", "accuracy limit") else s for s in status]
         for index in np.flatnonzero(~np.atleast_1d(np.isfinite(x).all(axis=0))):
             status[index] = "overflow"
         columns = [ColumnInfo(s, None, r) for s, r in zip(status, residual.tolist(), strict=True)]
@@ -110,14 +123,36 @@ class Factorisation:
         return x, columns
 
     def _solve(self, b: Array, transposed: bool) -> tuple[Array, Array, list[str]]:
-        x = self._raw(b, transposed)
+        x = self._first(b, transposed)
         residual, status = self._judge(b, x, transposed)
         if "inaccurate" in status:
             x, residual, status = self._improve(b, x, transposed)
         while "inaccurate" in status and (better := next(self._attempts, None)) is not None:
-            self._factors = better
-            x, residual, status = self._improve(b, self._raw(b, transposed), transposed)
+            self._factors, self._probed = better, False
+            x, residual, status = self._improve(b, self._first(b, transposed), transposed)
         return x, residual, status
+
+    def _first(self, b: Array, transposed: bool) -> Array:
+        """X, and with factors that are used for the first time a look at whether A is singular.
+
+        The right-hand side that tells is one more column, for which the factors are read once for both.
+        """
+        self._check_verdict()
+        if self._probed or self._factors is None:
+            return self._raw(b, transposed)
+        probe = Probe(self.matrix)
+        if transposed:
+            x, seen = self._raw(b, True), self._raw(probe.side, False)
+        else:
+            both = self._raw(np.column_stack([b, probe.side]), False)
+            x, seen = np.ascontiguousarray(both[:, :-1]).reshape(b.shape), both[:, -1]
+        self._verdict, self._probed = probe.verdict(seen, self._raw), True
+        self._check_verdict()
+        return x
+
+    def _check_verdict(self) -> None:
+        if self._verdict is not None and self._verdict.singular:
+            raise SingularMatrixError(_wording.null_vector(self._verdict.words, self._verdict.of_transpose))
 
     def _raw(self, b: Array, transposed: bool) -> Array:
         return b if self._factors is None else self._factors.solve(b, transposed)
@@ -146,8 +181,11 @@ def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str) -> Iterato
 
     Not a method: a generator that knew the factorisation would keep it, and its memory, until garbage is collected.
     """
-    if symbolic.shape[0] == 0:
+    n = symbolic.shape[0]
+    if n == 0:
         return
+    if symbolic.structural_rank < n:
+        raise SingularMatrixError(_wording.structurally_singular(symbolic.structural_rank, n))
     if library == "pardiso":
         yield from _pardiso.attempts(matrix, symbolic)
     yield from _superlu.attempts(matrix.data, symbolic)

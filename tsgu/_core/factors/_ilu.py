@@ -8,6 +8,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, spilu
 
+from tsgu._core.factors import _superlu
+from tsgu._core.pattern._symbolic import Symbolic
+from tsgu._core.report import _wording
+
 Array = npt.NDArray[Any]
 
 
@@ -16,8 +20,12 @@ class IncompleteFactors:
 
     Parameters
     ----------
-    matrix : csc_array
-        float32, float64, complex64 or complex128, without repeated entries, with sorted indices.
+    values : ndarray, shape (nnz,)
+        float32, float64, complex64 or complex128, in the pattern's order.
+    symbolic : Symbolic
+        Square pattern.
+    drop_tol, fill_factor : float
+        As :func:`check_options` returns them.
 
     Raises
     ------
@@ -25,23 +33,27 @@ class IncompleteFactors:
         If a factor is exactly singular.
     """
 
-    def __init__(self, matrix: sp.csc_array, drop_tol: float, fill_factor: float) -> None:
-        self.dtype = matrix.dtype
-        self._index = matrix.indices.itemsize
+    def __init__(self, values: Array, symbolic: Symbolic, drop_tol: float, fill_factor: float) -> None:
+        self.dtype = values.dtype
+        self._index = symbolic.col.itemsize
         self._lu: SuperLU | None = None
-        if matrix.shape[0] == 0:
+        n = symbolic.shape[0]
+        if n == 0:
             return
-        if matrix.nnz == 0:  # SuperLU would read past its end
-            raise ValueError(_singular("A has no entries"))
+        if symbolic.structural_rank < n:  # SuperLU would write past the end of its arrays
+            raise ValueError(_wording.singular_incomplete(_wording.structurally_singular(symbolic.structural_rank, n)))
+        other = symbolic.transpose
+        matrix = sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape)
         try:
             self._lu = spilu(matrix, drop_tol=drop_tol, fill_factor=fill_factor)
         except RuntimeError as error:
-            if "singular" not in str(error):
-                raise
-            raise ValueError(_singular("a pivot is zero")) from error
-        probe = self._lu.solve(np.ones(matrix.shape[0], self.dtype))
+            found = _superlu.translated(error)
+            if not isinstance(found, _superlu.SingularMatrixError):
+                raise found from error
+            raise ValueError(_wording.singular_incomplete(str(found))) from error
+        probe = self._lu.solve(np.ones(n, self.dtype))
         if not np.isfinite(probe).all():
-            raise ValueError(_singular("the factors overflow"))
+            raise ValueError(_wording.singular_incomplete("factors that overflow"))
 
     @property
     def nnz(self) -> int:
@@ -80,10 +92,3 @@ def _number(name: str, value: Any, least: float, accepted: str, most: float) -> 
     if not (good and least <= value <= most and math.isfinite(value)):
         raise ValueError(f"{name} must be a number with {accepted}; got {value!r}.")
     return float(value)
-
-
-def _singular(reason: str) -> str:
-    return (
-        f"A must have nonsingular incomplete factors for ilu; SuperLU found: {reason}. "
-        "Lower drop_tol, raise fill_factor, or factor A plus a small multiple of the identity."
-    )

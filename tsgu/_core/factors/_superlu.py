@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, splu
 
 from tsgu._core.pattern._symbolic import Symbolic
+from tsgu._core.report import _wording
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +28,7 @@ _GENERAL = {"permc_spec": "COLAMD", "panel_size": 8}
 
 
 class SingularMatrixError(ArithmeticError):
-    """The factorisation met a column without a nonzero pivot."""
+    """A is singular; the message says how that shows, as what was got in place of a matrix that is not."""
 
 
 class Ordering:
@@ -94,15 +95,14 @@ def attempts(values: Array, symbolic: Symbolic) -> Iterator[SuperLUFactors]:
     values : ndarray, shape (nnz,)
         In the pattern's order.
     symbolic : Symbolic
-        The pattern, of shape (n, n), n > 0.
+        The pattern, of shape (n, n), n > 0, of full structural rank: on another one SuperLU reads and writes past the
+        end of its arrays, when a column is left without any place for a pivot.
 
     Raises
     ------
     SingularMatrixError
         If A is exactly singular.
     """
-    if symbolic.nnz == 0:
-        raise SingularMatrixError("A has no entries")
     if symbolic.is_symmetric:
         with suppress(SingularMatrixError):  # a zero pivot here may be an artefact of pivoting on the diagonal
             yield _factored(values, symbolic, _SYMMETRIC)
@@ -120,12 +120,17 @@ def _factored(values: Array, symbolic: Symbolic, options: Mapping[str, Any]) -> 
     try:
         lu = splu(columns, **options)
     except RuntimeError as error:
-        if "singular" not in str(error):
-            raise
-        raise SingularMatrixError(str(error)) from error
+        raise translated(error) from error
     if ordering is None:
         symbolic.analyses[rule] = Ordering(lu.perm_c, symmetric=options is _SYMMETRIC)
     return SuperLUFactors(lu, columns, ordering)
+
+
+def translated(error: RuntimeError) -> Exception:
+    """The same in our words. SuperLU names the line of a C file, where it was out of memory or of pivots."""
+    if "alloc" in str(error).lower():
+        return MemoryError("SuperLU has no memory for the factors of A.")
+    return SingularMatrixError(_wording.ZERO_PIVOT)
 
 
 def _sorted(matrix: sp.csc_array) -> sp.csc_array:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tsgu._core.report._wording import NULL_SPACE_REMEDY
+
 ADVICE = {
     "converged": "",
     "accuracy limit": "",
@@ -19,7 +21,10 @@ ADVICE = {
     "stagnation": "The residual stopped falling. Give a preconditioner M, try another method, or use direct.",
     "breakdown": "The recurrence broke down. Try gmres or direct, or another x0 or M.",
     "non-finite": "The right-hand side of this column is not finite, so the solution is NaN there.",
-    "singular": "A is singular: a pivot, or an entry on the diagonal of a triangle, is exactly zero.",
+    "singular": (
+        "A is singular: a pivot, or an entry on the diagonal of a triangle, is exactly zero, or a vector other than "
+        f"zero is mapped to zero to working precision. Look for a missing boundary condition; {NULL_SPACE_REMEDY}"
+    ),
     "not triangular": (
         "A is not the triangle that upper and unitriangular say: entries lie on the wrong side of its diagonal, or a "
         "diagonal that should consist of ones holds something else."
@@ -27,8 +32,8 @@ ADVICE = {
     "overflow": "The solution exceeds the largest number of its dtype. Scale the system, or solve in double precision.",
     "inaccurate": "Too many digits were lost on the way. Scale rows and columns of A, or solve in double precision.",
     "ill-conditioned": (
-        "The condition number of A passes conlim. Scale the columns of A, give damp > 0, or raise conlim if the digits "
-        "that are left are enough."
+        "A is so close to a singular matrix that rounding may leave less than two digits of the solution, however "
+        "small the residual. Solve in double precision, or change what makes A nearly singular."
     ),
     "rank deficient": (
         "The columns of A are linearly dependent to working precision, so that the minimiser is not unique and has no "
@@ -58,6 +63,10 @@ LEAST_SQUARES_ADVICE = {
     "iteration limit": "Raise maxiter, scale the columns of A, or give damp > 0.",
     "stagnation": "The residual stopped falling. Scale the columns of A, raise atol and btol, or use double precision.",
     "breakdown": "The recurrence broke down: the entries of A differ in scale by more than the precision holds.",
+    "ill-conditioned": (
+        "The condition number of A passes conlim. Scale the columns of A, give damp > 0, or raise conlim if the digits "
+        "that are left are enough."
+    ),
 }
 """For lsmr, which has no preconditioner, and whose systems direct cannot solve."""
 

@@ -215,6 +215,40 @@ def not_hermitian(method: str) -> str:
     return f"A is not symmetric (Hermitian), which {method} needs: use bicgstab, gmres or direct."
 
 
+ZERO_PIVOT = "a pivot of exactly zero"
+
+NULL_SPACE_REMEDY = (
+    "fix one unknown for each vector that A maps to zero, or project these vectors out of B and out of the solution of "
+    "a Krylov method."
+)
+
+
+def null_vector(words: str, of_transpose: bool) -> str:
+    system = "A^T" if of_transpose else "A"
+    return f"one with {system} z = 0, to working precision, for a z that is {words}"
+
+
+def structurally_singular(rank: int, n: int) -> str:
+    return (
+        f"a pattern of structural rank {rank} for {n} unknowns, on which every matrix is singular: it has an empty row "
+        "or column, or several rows whose entries stand in fewer columns than there are rows"
+    )
+
+
+def singular(reason: str) -> str:
+    return (
+        f"A must not be singular for direct; got {reason}. Look for a missing boundary condition, an unknown in no "
+        f"equation, an equation that follows from others; {NULL_SPACE_REMEDY}"
+    )
+
+
+def singular_incomplete(reason: str) -> str:
+    return (
+        f"A must have nonsingular incomplete factors for ilu; got {reason}. "
+        "Lower drop_tol, raise fill_factor, or factor A plus a small multiple of the identity."
+    )
+
+
 def constants_are_lost() -> str:
     return (
         "Each row of A, or each column, sums to zero, so that A is singular: a pure Neumann problem, or the Laplacian "
