@@ -44,7 +44,8 @@ def sparse_generic_solve(
         then receives A as given, detached, and is not differentiated through. MINRES by default, for symmetric
         (Hermitian) A. A callable with ``prepare(A, **kwargs)`` that returns an object with ``solve(B)`` and
         ``solve_transpose(G)`` is prepared once for the forward and the adjoint solve. What ``method.prepare(A)``
-        returned serves any number of solves with that A; ``verify`` finds out if it was another.
+        returned serves any number of solves with that A, and is held to its own target: if it was another A, that is
+        reported, unless the target is met all the same.
     transpose_solve : callable, optional
         ``transpose_solve(A, G, **kwargs) -> Y`` with A^T Y = G, for the gradients. By default ``solve`` is applied to
         the transpose of A: for a symmetric matrix that is ``solve`` itself, and for any other it is what a right
@@ -79,7 +80,8 @@ def sparse_generic_solve(
         returns something else than the solution; if a method does not have a keyword argument; if a preconditioner that
         cannot be transposed would be needed for a gradient.
     torch.linalg.LinAlgError
-        If A is singular, exactly or to working precision, and factored, by ``direct`` or ``auto``.
+        If A is singular, exactly or to working precision, and factored, by ``direct`` or ``auto``. In a batch X is NaN
+        for the member, and a warning names it.
     ImportError
         If ``direct`` is asked for a library that is not installed.
 

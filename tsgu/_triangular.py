@@ -145,7 +145,7 @@ class TriangularSystem:
             _log.report(info, default_rtol(triangle.eps))
         return torch.from_numpy(x).to(b.device)
 
-    def member(self, index: int) -> "TriangularSystem":
+    def member(self, index: int, count: int) -> "TriangularSystem":
         return self
 
 

@@ -47,7 +47,8 @@ def solve(
         those of ``jax.scipy.sparse.linalg``, which then receives A in the type given and is not differentiated through.
         MINRES by default, for symmetric (Hermitian) A. A callable with ``prepare(A, **kwargs)`` that returns an object
         with ``solve(B)`` and ``solve_transpose(G)`` is prepared once for the forward and the adjoint solve. What
-        ``method.prepare(A)`` returned serves any number of solves with that A; ``verify`` finds out if it was another.
+        ``method.prepare(A)`` returned serves any number of solves with that A, and is held to its own target: if it was
+        another A, that is reported, unless the target is met all the same.
     transpose_solve : callable, optional
         ``transpose_solve(A, G, **kwargs) -> Y`` with A^T Y = G, for the gradients. By default ``solve`` is applied to
         the transpose of A: for a symmetric matrix that is ``solve`` itself, and for any other it is what a right

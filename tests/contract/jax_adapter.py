@@ -76,6 +76,8 @@ def batch_of_values(system: System, values: np.ndarray, b: np.ndarray, given) ->
 BATCHES = ("coo", "coo batched", "csr")
 SingularError = np.linalg.LinAlgError
 SparseMatrix = tsgu_jax.SparseMatrix
+precond = tsgu_jax.precond
+lstsq = tsgu_jax.lstsq
 
 
 def array(x: np.ndarray) -> jax.Array:

@@ -225,7 +225,7 @@ def test_what_is_prepared_for_another_matrix_is_found_out(package):
     problem = package.Problem(system, b)
     prepared = package.method("direct").prepare(problem.detached())
     other = dataclasses.replace(system, values=1.01 * system.values)
-    with pytest.warns(package.ConvergenceWarning, match=r"direct on the forward system: residual above verify"):
+    with pytest.warns(package.ConvergenceWarning, match=r"direct on the forward system: prepared for another"):
         package.Problem(other, b).solve(prepared)
 
 

@@ -58,6 +58,8 @@ def batch_of_values(system: System, values: np.ndarray, b: np.ndarray, given) ->
 BATCHES = ("coo", "csr")
 SingularError = torch.linalg.LinAlgError
 SparseMatrix = tsgu.SparseMatrix
+precond = tsgu.precond
+lstsq = tsgu.sparse_generic_lstsq
 
 
 def array(x: np.ndarray) -> torch.Tensor:

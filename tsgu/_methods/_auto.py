@@ -151,7 +151,7 @@ def _auto(
     Raises
     ------
     torch.linalg.LinAlgError
-        If A is factored and singular, exactly or to working precision.
+        If A is factored and singular, exactly or to working precision. Not for the member of a batch: its X is NaN.
     ValueError, TypeError
         As :func:`sparse_generic_solve`; and for an argument out of range.
 

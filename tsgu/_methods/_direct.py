@@ -1,14 +1,19 @@
 """Sparse LU factorisation."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tsgu._core.factors._factorisation import Factorisation, SingularMatrixError, library_for
+from tsgu._core.factors._factorisation import Factorisation, library_for
+from tsgu._core.factors._superlu import SingularMatrixError
+from tsgu._core.methods._options import default_rtol
 from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._frontend import call
@@ -16,17 +21,23 @@ from tsgu._rule._method import Method
 
 
 class DirectSystem:
-    """Factors of one matrix, and reported solves with them."""
+    """Factors of one matrix, and reported solves with them.
+
+    A singular matrix is an error, but NaN and a report where it is the member of a batch.
+    """
 
     def __init__(self, A: Any, arguments: Mapping[str, Any]) -> None:
         if not isinstance(A, SparseMatrix):
             raise TypeError(_wording.not_a("A", "a sparse tensor or a SparseMatrix for direct, which factors it", A))
-        library = library_for(arguments.get("library"))
+        library, rtol = library_for(arguments.get("library")), arguments.get("rtol")
+        self._rtol = default_rtol(torch.finfo(A.dtype).eps) if rtol is None else rtol
         began = time.perf_counter()
+        self._factors: Factorisation | None = None
         try:
-            self._factors = Factorisation(A.pattern.symbolic, _products.host(A.values), library, arguments.get("rtol"))
+            self._factors = Factorisation(A.pattern.symbolic, _products.host(A.values), library, rtol)
         except SingularMatrixError as error:
-            raise _singular(error) from error
+            if not _log.in_batch():
+                raise _singular(error) from error
         self._factoring = time.perf_counter() - began
 
     def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
@@ -38,18 +49,25 @@ class DirectSystem:
     def _solve(self, B: Tensor, transposed: bool) -> Tensor:
         began = time.perf_counter()
         b = _products.host(B)
-        try:
-            x, columns = self._factors.solve(b, transposed)
-        except SingularMatrixError as error:
-            raise _singular(error) from error
+        x, columns = self._solved(b, transposed)
         seconds, self._factoring = self._factoring + time.perf_counter() - began, 0.0  # counted once
         info = _status.summarize("direct", transposed, columns, seconds)
-        _log.report(info, self._factors.rtol)
+        _log.report(info, self._rtol)
         return torch.from_numpy(x).to(B)
+
+    def _solved(self, b: Any, transposed: bool) -> tuple[Any, list[ColumnInfo]]:
+        if self._factors is not None:
+            try:
+                return self._factors.solve(b, transposed)
+            except SingularMatrixError as error:
+                if not _log.in_batch():
+                    raise _singular(error) from error
+        return np.full_like(b, np.nan), [ColumnInfo("singular", None, math.nan)] * (1 if b.ndim == 1 else b.shape[1])
 
 
 def _singular(error: SingularMatrixError) -> Exception:
-    return torch.linalg.LinAlgError(_wording.singular(str(error)))  # type: ignore[attr-defined]  # exported, but not in torch's __all__
+    message = _wording.singular(str(error))
+    return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
 
 
 def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
@@ -86,7 +104,7 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     Raises
     ------
     torch.linalg.LinAlgError
-        If A is singular, exactly or to working precision, whatever B.
+        If A is singular, exactly or to working precision, whatever B. Not for the member of a batch: its X is NaN.
     ImportError
         If PARDISO is asked for and pypardiso is not installed.
     ValueError
@@ -97,7 +115,7 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     Warns
     -----
     ConvergenceWarning
-        If A is nearly singular, so that less than two digits of X are sure.
+        If A is nearly singular, so that less than two digits of X are sure; if the member of a batch is singular.
 
     References
     ----------

@@ -53,7 +53,7 @@ class System(Protocol):
         """Solve A x = b, or A^T x = b. ``primal`` marks the user's own solve, whose inputs are checked."""
         ...
 
-    def member(self, index: int) -> System:
+    def member(self, index: int, count: int) -> System:
         """The system for one member of a batch of values."""
         ...
 
@@ -142,7 +142,7 @@ class _Solve(Function):
                 at(values, values_dim, i),
                 at(b, b_dim, i),
                 at(x0, x0_dim, i),
-                system.member(i),
+                system.member(i, info.batch_size),
                 transposed,
                 primal,
             )

@@ -44,7 +44,7 @@ class System(Protocol):
         """r and x with K [r; x] = [b; c], None standing for zero. ``primal`` marks the user's own problem."""
         ...
 
-    def member(self, index: int) -> System:
+    def member(self, index: int, count: int) -> System:
         """The problem for one member of a batch of values."""
         ...
 
@@ -132,7 +132,7 @@ class _LeastSquares(Function):
             apply(
                 _LeastSquares,
                 *(_autodiff.at(t, dim, i) for t, dim in zip((values, *sides), in_dims[:4], strict=True)),
-                system.member(i),
+                system.member(i, size),
                 primal,
             )
             for i in range(size)

@@ -16,7 +16,7 @@ from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._implicit_lstsq import Pair
 from tsgu._rule._method import Method
-from tsgu._rule._system import Solver, _Layouts
+from tsgu._rule._system import Solver, _Layouts, check_solver
 
 
 class PreparedLeastSquares(Protocol):
@@ -54,7 +54,7 @@ class LeastSquaresPlan:
         """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
         damped = self.is_damped
         for name, solver in (("lstsq", self.lstsq), ("transpose_lstsq", self.transpose_lstsq)):
-            _checks.check_callable(name, solver)
+            check_solver(name, solver, prepares=False)
             if isinstance(solver, Method):
                 if not solver.rectangular:
                     raise TypeError(_wording.not_for_rectangular(name, solver.name))
@@ -73,9 +73,11 @@ class LeastSquaresSystem:
         pattern: Pattern,
         given: Tensor | None = None,
         place: _place.Place | None = None,
+        member: tuple[int, int] | None = None,
     ) -> None:
         self.pattern = pattern
         self.place = place or _place.caller()
+        self._member = member
         self._plan = plan
         self._given = given
         self._ready: tuple[Any, _Solves] | None = None
@@ -92,7 +94,7 @@ class LeastSquaresSystem:
                 if tensor is not None:
                     _checks.check_finite(name, tensor)
         solves = self._prepare(values)
-        with torch.no_grad():
+        with torch.no_grad(), _log.of_member(self._member):
             shift = None if c is None else solves.adjoint.minimum_norm(c.contiguous())
             side = _extended(b, solves.forward.rows)
             if shift is not None:
@@ -102,9 +104,10 @@ class LeastSquaresSystem:
             r = r if shift is None else r + shift
         return r[: self.pattern.shape[0]], x
 
-    def member(self, index: int) -> "LeastSquaresSystem":
+    def member(self, index: int, count: int) -> "LeastSquaresSystem":
         if index not in self._members:
-            self._members[index] = LeastSquaresSystem(self._plan, self.pattern, place=self.place)
+            member = _log.member_of(self._member, index, count)
+            self._members[index] = LeastSquaresSystem(self._plan, self.pattern, place=self.place, member=member)
         return self._members[index]
 
     def _prepare(self, values: Tensor) -> "_Solves":

@@ -32,11 +32,15 @@ class PreparedSolver:
     """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
 
     Its solves are not differentiated. Given to :func:`tsgu.sparse_generic_solve` it serves the forward and the adjoint
-    solve of the same matrix, as often as that is solved with.
+    solve of the same matrix, as often as that is solved with. It keeps a copy of the matrix, from which a copy of it is
+    prepared again, by ``copy.deepcopy`` or ``pickle``.
     """
 
-    def __init__(self, name: str, A: Any, prepared: Prepared, starts: bool) -> None:
-        self.name, self._prepared, self._starts = name, prepared, starts
+    def __init__(self, method: "Method[Any]", A: Any, arguments: Mapping[str, Any]) -> None:
+        self.name, self._starts = method.name, method.starts
+        self._made_of = method, A, arguments
+        self._prepared = method.ready(A, **arguments)
+        self.atol = float(arguments.get("atol", 0.0))
         self._shape: tuple[int, ...] | None = A.shape if isinstance(A, SparseMatrix) else None
         self._dtype: torch.dtype | None = A.dtype if isinstance(A, SparseMatrix) else None
 
@@ -68,6 +72,9 @@ class PreparedSolver:
         if common != self._dtype:
             raise TypeError(_wording.dtype_of_prepared(self.name, name, self._dtype, B.dtype, common))
         return B.detach().to(common)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PreparedSolver, self._made_of
 
     def __repr__(self) -> str:
         return f"<{self.name} prepared for a matrix of shape {self._shape}, dtype {self._dtype}>"
@@ -139,8 +146,14 @@ class Method(Generic[P]):
         A = SparseMatrix.from_tensor(A.detach()) if isinstance(A, Tensor) else A
         if isinstance(A, SparseMatrix):
             _checks.check_preparable(A, self.rectangular)
-        ready = self.ready(A, **kwargs)
-        return ready if self.rectangular else PreparedSolver(self.name, A, ready, "x0" in self._keywords)
+        arguments = {name: _kept(value) for name, value in self.arguments(kwargs).items()}
+        A = _kept(A)
+        return self.ready(A, **arguments) if self.rectangular else PreparedSolver(self, A, arguments)
+
+    @property
+    def starts(self) -> bool:
+        """Whether it takes a start x0."""
+        return "x0" in self._keywords
 
     @uncast
     def ready(self, A: Any, **kwargs: Any) -> Prepared:
@@ -157,3 +170,10 @@ class Method(Generic[P]):
 
     def __repr__(self) -> str:
         return f"<method {self.__module__.split('.')[0]}.{self.name}>"
+
+
+def _kept(given: Any) -> Any:
+    """A copy of a matrix, cut from the graph: an optimiser changes the values of a parameter in place."""
+    if isinstance(given, SparseMatrix):
+        return given.with_values(given.values.detach().clone())
+    return given.detach().clone() if isinstance(given, Tensor) else given

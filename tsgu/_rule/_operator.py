@@ -212,9 +212,9 @@ def preconditioner(M: Any, n: int, dtype: torch.dtype, device: torch.device) -> 
             return lambda v: dense @ v
         sparse = M if isinstance(M, SparseMatrix) else SparseMatrix.from_tensor(M.detach())
         return MatrixOperator(sparse.detach().to(dtype)).apply
-    if callable(M):
+    if callable(M) and not _wording.prepares(M):
         return M
-    raise TypeError(_wording.not_a("M", "a matrix or a callable r -> M r that approximates the inverse of A", M))
+    raise TypeError(_wording.not_m(M))
 
 
 def _identity(v: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """How a linear system and its transpose are to be solved: the user's callables, resolved to two solves."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsgu._core.methods._options import default_rtol
+from tsgu._core.methods._options import ATTAINABLE, SAME, default_rtol
 from tsgu._core.report import _log, _place, _status, _wording
 from tsgu._matrix import _checks, _internals, _products
 from tsgu._matrix._autodiff import assemble
@@ -19,8 +20,19 @@ from tsgu._rule._function import Function
 from tsgu._rule._method import Method, Prepared, PreparedSolver
 from tsgu._rule._operator import CallableOperator, check_transposable
 from tsgu._rule._operator import transposed as transpose_of
+from tsgu.precond._base import Preconditioner
 
 Solver = Callable[..., Any]
+
+
+def check_solver(name: str, solver: Any, prepares: bool = True) -> None:
+    """Refuse what cannot solve; ``prepares`` says whether it may be prepared for a matrix, or be so already."""
+    ours = Preconditioner.__module__.rpartition(".")[0]  # where the functions that make them are, too
+    if isinstance(solver, Preconditioner) or str(getattr(solver, "__module__", "")).startswith(ours):
+        raise TypeError(_wording.preconditioner_as_solver(name, solver))
+    _checks.check_callable(name, solver)
+    if not prepares and solver is not None and not callable(solver):
+        raise TypeError(_wording.not_callable(name, solver))
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Plan:
         ``like`` is a right-hand side.
         """
         for name, solver in (("solve", self.solve), ("transpose_solve", self.transpose_solve)):
-            _checks.check_callable(name, solver)
+            check_solver(name, solver)
             if isinstance(solver, Method):
                 solver.arguments(self.arguments)
             elif _wording.is_prepared(solver) and self.arguments:
@@ -92,13 +104,21 @@ class LinearSystem:
         The matrix in the user's own layout, detached, or the function that it is; None for a SparseMatrix.
     place : Place, optional
         Where the user asked for the solve, which its adjoint is reported at too; by default the caller's line.
+    member : tuple of int, optional
+        Which one it is of a batch, and of how many.
     """
 
     def __init__(
-        self, plan: Plan, pattern: Pattern | None, given: Any = None, place: _place.Place | None = None
+        self,
+        plan: Plan,
+        pattern: Pattern | None,
+        given: Any = None,
+        place: _place.Place | None = None,
+        member: tuple[int, int] | None = None,
     ) -> None:
         self.pattern = pattern
         self.place = place or _place.caller()
+        self._member = member
         self._plan = plan
         self._given = given
         self._ready: tuple[Any, _Solves] | None = None
@@ -111,7 +131,8 @@ class LinearSystem:
                 if tensor is not None:
                     _checks.check_finite(name, tensor)
         solves, b = self._prepare(values), b.contiguous()  # an upstream gradient may be one number, expanded
-        with torch.no_grad(), _internals.forward_mode(False):  # nor tangents, which a function may bring in
+        # No tangents either, which a function may bring in.
+        with torch.no_grad(), _internals.forward_mode(False), _log.of_member(self._member):
             if not primal and isinstance(self._given, Function) and not self._given.is_unchanged():
                 raise RuntimeError(_wording.changed_function())
             return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0, primal)
@@ -127,9 +148,10 @@ class LinearSystem:
         given = solver.arguments(self._plan.arguments).get("rtol") if isinstance(solver, Method) else None
         return default_rtol(torch.finfo(dtype).eps) if given is None else float(given)
 
-    def member(self, index: int) -> "LinearSystem":
+    def member(self, index: int, count: int) -> "LinearSystem":
         if index not in self._members:
-            self._members[index] = LinearSystem(self._plan, self.pattern, place=self.place)
+            member = _log.member_of(self._member, index, count)
+            self._members[index] = LinearSystem(self._plan, self.pattern, place=self.place, member=member)
         return self._members[index]
 
     def _prepare(self, values: Tensor | None) -> "_Solves":
@@ -184,6 +206,11 @@ class _Layouts:
         matrix = self.sparse_transpose if transposed else self.sparse
         return _products.csr_product(_products.csr(matrix.values, matrix.pattern), x)
 
+    def magnitude(self, x: Tensor, transposed: bool) -> Tensor:
+        """|A| |x|, or |A^T| |x|."""
+        matrix = self.sparse_transpose if transposed else self.sparse
+        return _products.csr_product(_products.csr(matrix.values.abs(), matrix.pattern), x.abs())
+
     @cached_property
     def transpose(self) -> Any:
         """A^T in A's own layout and index dtype; CSR has no ``.T`` in torch that is CSR again."""
@@ -212,6 +239,10 @@ class _Given:
     def product(self, x: Tensor, transposed: bool) -> Tensor:
         return self._operator.transpose.apply(x) if transposed else self.sparse.apply(x)
 
+    def magnitude(self, x: Tensor, transposed: bool) -> Tensor:
+        """|A x|, or |A^T x|: all that can be said of |A| |x| from products."""
+        return self.product(x, transposed).abs()
+
     def judged(self, x: Tensor, g: Tensor, columns: list[_status.ColumnInfo], rtol: float) -> list[_status.ColumnInfo]:
         """What became of a solve with the transpose, by what is derived."""
         return self._operator.transpose.judged(x, g, columns, rtol)
@@ -220,8 +251,8 @@ class _Given:
 class _Foreign:
     """A solver from outside the package, or prepared by the user: its result is checked by one product with A.
 
-    A callable is given A as the user has it. What a method of the package that was prepared reports of itself is
-    reported once the check is passed: it may have been prepared for another matrix.
+    A callable is given A as the user has it. A method of the package that was prepared is not held to ``verify`` but to
+    its own target, since it may have been prepared for another matrix.
     """
 
     def __init__(
@@ -256,17 +287,27 @@ class _Foreign:
             matrix = self._matrix.given if transposed == self._of_transpose else self._matrix.transpose
             x = self._solver(matrix, B, **arguments)
         x = _checks.solution(self._name, x, B)
-        columns = self._columns(x, B, transposed)
-        info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
-        own = reports[0] if reports else None
-        if own is not None and info.status in _status.SOUND:  # what the method says of itself is more
-            seen = zip(own.info.columns, columns, strict=True)
-            columns = [mine if its.residual is None else replace(mine, residual=its.residual) for mine, its in seen]
-            info = replace(_status.summarize(own.info.method, transposed, columns, info.seconds), note=own.info.note)
-            _log.report(info, own.target, own.advice)
+        if isinstance(prepared, PreparedSolver):
+            self._report_own(reports[0], x, B, transposed, prepared.atol if primal else 0.0, began)
         else:
+            columns = self._columns(x, B, transposed)
+            info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
             _log.report(info, self._verify)
         return x
+
+    def _report_own(self, own: _log.Report, x: Tensor, B: Tensor, transposed: bool, atol: float, began: float) -> None:
+        """What a prepared method of the package reports of itself, held to its target with the matrix at hand."""
+        sizes, left = self._measured(x, B, transposed)
+        target, columns = own.target or 0.0, list[_status.ColumnInfo]()
+        for column, size, residual in zip(own.info.columns, sizes, left, strict=True):
+            least = max(target * size, atol, SAME * (column.residual or 0.0) * size)
+            # Not for NaN, of which the method has told the reason.
+            missed = residual > least and residual > SAME * self._rounding(x, B, transposed)[len(columns)]
+            status = "prepared for another matrix" if missed else column.status
+            columns.append(replace(column, status=status, residual=_relative(residual, size)))
+        info = _status.summarize(own.info.method, transposed, columns, time.perf_counter() - began)
+        advice = own.advice if info.status == own.info.status else ""
+        _log.report(replace(info, note=own.info.note), own.target, advice)
 
     @cached_property
     def _prepared(self) -> Any:
@@ -276,22 +317,36 @@ class _Foreign:
         return self._solver if _wording.is_prepared(self._solver) else None
 
     def _columns(self, x: Tensor, B: Tensor, transposed: bool) -> list[_status.ColumnInfo]:
-        """The true relative residual of each column, by one product; norms of columns scaled to be safe."""
-        count = 1 if B.dim() == 1 else B.shape[1]
+        """The true relative residual of each column, by one product."""
         if self._verify is None:
-            return [_status.ColumnInfo("not verified", None, None)] * count
-        given = x, B
-        image = self._matrix.product(x, transposed)
-        image, B = (t.unsqueeze(1) if t.dim() == 1 else t for t in (image, B))
-        residual = B - image
-        scale = B.abs().amax(0)
-        scale = torch.where(scale > 0, scale, 1.0)
-        size, left = ((torch.linalg.vector_norm(t / scale, dim=0)).tolist() for t in (B, residual))
+            return [_status.ColumnInfo("not verified", None, None)] * (1 if B.dim() == 1 else B.shape[1])
         columns = []
-        for b, r in zip(size, left, strict=True):
-            relative = r / b if b else (0.0 if r == 0 else float("inf"))
-            bad = "non-finite" if not b < float("inf") else "residual above verify"
+        for size, residual in zip(*self._measured(x, B, transposed), strict=True):
+            relative = _relative(residual, size)
+            bad = "non-finite" if not size < math.inf else "residual above verify"
             columns.append(_status.ColumnInfo("converged" if relative <= self._verify else bad, None, relative))
         if transposed and isinstance(self._matrix, _Given):
-            return self._matrix.judged(*given, columns, self._verify)
+            return self._matrix.judged(x, B, columns, self._verify)
         return columns
+
+    def _measured(self, x: Tensor, B: Tensor, transposed: bool) -> tuple[list[float], list[float]]:
+        """Norms of each column of B and of its true residual."""
+        return _norms(B, B), _norms(B - self._matrix.product(x, transposed), B)
+
+    def _rounding(self, x: Tensor, B: Tensor, transposed: bool) -> list[float]:
+        """Rounding level of the residual of each column."""
+        bound = self._matrix.magnitude(x, transposed) + B.abs()
+        return [ATTAINABLE * torch.finfo(B.dtype).eps * size for size in _norms(bound, B)]
+
+
+def _norms(columns: Tensor, B: Tensor) -> list[float]:
+    """The 2-norm of each column, in double precision; scaled by those of B, so that none overflows or vanishes."""
+    columns, B = (t.unsqueeze(1) if t.dim() == 1 else t for t in (columns, B))
+    scale = B.abs().amax(0)
+    scale = torch.where(scale > 0, scale, 1.0)
+    norms: list[float] = (torch.linalg.vector_norm(columns / scale, dim=0).double() * scale).tolist()
+    return norms
+
+
+def _relative(residual: float, size: float) -> float:
+    return residual / size if size else (0.0 if residual == 0 else math.inf)

@@ -34,7 +34,8 @@ def as_array(name: str, x: Any) -> Array:
         and jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
     ):
         raise TypeError(_wording.needs_x64(name, x.dtype))
-    return jnp.asarray(x)
+    # JAX would share the memory of a large NumPy array, and follow what is done to it later.
+    return jnp.array(x) if isinstance(x, np.ndarray) else jnp.asarray(x)
 
 
 def check_sparse_matrix(A: Any, batches: bool = False) -> None:

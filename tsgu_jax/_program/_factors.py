@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tsgu._core.factors._factorisation import Factorisation, SingularMatrixError
+from tsgu._core.factors._factorisation import Factorisation
+from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.pattern import _symbolic
 from tsgu_jax._program._report import CODE
 

@@ -143,8 +143,8 @@ def tell(label: Label, outcome: Outcome, seconds: float | None, place: _place.Pl
     elif outcome.fault == LOSES_CONSTANTS:
         advice = _wording.constants_are_lost()
     target = None if outcome.target is None else float(outcome.target)
-    member = "" if outcome.member is None else f"member {int(outcome.member.place)} of {outcome.member.size}"
-    _log.report(info, target, advice, place, member=member)
+    with _log.of_member(None if outcome.member is None else (int(outcome.member.place), outcome.member.size)):
+        _log.report(info, target, advice, place)
 
 
 def _per_column(values: Any, size: int) -> list[Any]:

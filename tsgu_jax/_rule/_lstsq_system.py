@@ -23,7 +23,7 @@ from tsgu_jax._program._report import CODE, Member, Outcome
 from tsgu_jax._rule import _implicit_lstsq
 from tsgu_jax._rule._implicit_lstsq import Pair
 from tsgu_jax._rule._method import Method
-from tsgu_jax._rule._system import Foreign, Solver, transpose_in_kind
+from tsgu_jax._rule._system import Foreign, Solver, check_solver, transpose_in_kind
 
 
 class PreparedLeastSquares(Protocol):
@@ -61,7 +61,7 @@ class LeastSquaresPlan:
     def check(self) -> None:
         """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
         for name, solver in (("lstsq", self.lstsq), ("transpose_lstsq", self.transpose_lstsq)):
-            _checks.check_callable(name, solver)
+            check_solver(name, solver, prepares=False)
             if isinstance(solver, Method):
                 if not solver.rectangular:
                     raise TypeError(_wording.not_for_rectangular(name, solver.name))

@@ -208,7 +208,7 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
         return MatrixOperator(stop_gradient(sparse.values.astype(dtype)), sparse.pattern.entries)
     if isinstance(M, Function):
         return CallableOperator(M.held, hermitian, (M.like,))
-    if callable(M):
+    if callable(M) and not _wording.prepares(M):
         likes = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in ((n,), (n, 1)))
         return CallableOperator(Partial(M), hermitian, likes)
-    raise TypeError(_wording.not_a("M", "a matrix or a callable r -> M r that approximates the inverse of A", M))
+    raise TypeError(_wording.not_m(M))

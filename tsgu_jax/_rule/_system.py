@@ -14,19 +14,33 @@ from jax.experimental.sparse import BCOO, BCSR
 from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
+from tsgu._core.methods._options import ATTAINABLE, SAME
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _autodiff, _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._pattern import Pattern, positions
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix, csr_of
+from tsgu_jax._program import _mesh
+from tsgu_jax._program._conditions import in_any
 from tsgu_jax._program._report import CODE, Member, Outcome
 from tsgu_jax._rule import _implicit
 from tsgu_jax._rule._function import Derived, Function, derive, deviation, is_function, trace
 from tsgu_jax._rule._method import Bound, Method, Prepared, PreparedSolver, Reporting
 from tsgu_jax._rule._operator import CallableOperator, MatrixOperator, TransposedCallable
 from tsgu_jax._rule._operator import transposed as transpose_of
+from tsgu_jax.precond._base import Preconditioner
 
 Solver = Callable[..., Any]
+
+
+def check_solver(name: str, solver: Any, prepares: bool = True) -> None:
+    """Refuse what cannot solve; ``prepares`` says whether it may be prepared for a matrix, or be so already."""
+    ours = Preconditioner.__module__.rpartition(".")[0]  # where the functions that make them are, too
+    if isinstance(solver, Preconditioner) or str(getattr(solver, "__module__", "")).startswith(ours):
+        raise TypeError(_wording.preconditioner_as_solver(name, solver, "tsgu_jax"))
+    _checks.check_callable(name, solver)
+    if not prepares and solver is not None and not callable(solver):
+        raise TypeError(_wording.not_callable(name, solver, "tsgu_jax"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class Plan:
     def check(self) -> None:
         """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
         for name, solver in (("solve", self.solve), ("transpose_solve", self.transpose_solve)):
-            _checks.check_callable(name, solver)
+            check_solver(name, solver)
             if isinstance(solver, Method):
                 solver.arguments(self.arguments)
             elif _wording.is_prepared(solver) and self.arguments:
@@ -300,8 +314,27 @@ class _ForeignSystem:
             matrix = self._given if transposed == of_transpose else self._transpose
             x = self._bound.solver(matrix, B, **arguments)
         x = _checks.solution(self._bound.name, x, B)
-        verified = self._outcome(x, B, transposed)
-        return x, verified if own is None else _both(own, verified)
+        return x, self._outcome(x, B, transposed) if own is None else self._held(own, x, B, atol, transposed)
+
+    def _held(self, own: Outcome, x: Array, B: Array, atol: Any, transposed: bool) -> Outcome:
+        """What a prepared method of the package reports of itself, held to its target with the matrix at hand."""
+        operator = self._operator.transpose if transposed else self._operator
+        residual = _compiled_residual if isinstance(operator, MatrixOperator) else _residual
+        relative, least = residual(operator, x, B)[0], jnp.asarray(own.target)
+        if own.residual is not None:
+            least = jnp.maximum(least, SAME * own.residual)
+        if atol is not None:
+            size = norm(B / power_of_two(B)) * power_of_two(B)
+            least = jnp.maximum(least, atol / jnp.where(size > 0, size, 1))
+        rounding = _mesh.cond(
+            in_any(jnp.any(relative > least)),
+            lambda: _rounding(operator, x, B).astype(relative.dtype),
+            lambda: jnp.zeros_like(relative),
+        )
+        another = relative > jnp.maximum(least, SAME * rounding)  # not for NaN, of which the method has told the reason
+        code = jnp.where(another, CODE["prepared for another matrix"], own.code)
+        fault = None if own.fault is None else jnp.where(another.any(), 0, own.fault)
+        return own._replace(code=code, residual=relative, fault=fault)
 
     @cached_property
     def _transpose(self) -> Any:
@@ -337,14 +370,11 @@ def _residual(A: Any, x: Array, B: Array) -> tuple[Array, Array]:
 _compiled_residual = jax.jit(_residual)  # its loop would be compiled anew in each call
 
 
-def _both(own: Outcome, verified: Outcome) -> Outcome:
-    """What a method says of itself, and what is seen of its result: it may have been prepared for another matrix."""
-    if verified.residual is None:
-        return own
-    missed = verified.code != CODE["converged"]
-    code = jnp.where(missed, verified.code, own.code)
-    target = jnp.where(missed.any(), jnp.asarray(verified.target), jnp.asarray(own.target))
-    return own._replace(code=code, residual=verified.residual, target=target)
+def _rounding(A: Any, x: Array, B: Array) -> Array:
+    """Rounding level of the residual of each column, relative to its right-hand side."""
+    scale = power_of_two(B)
+    bound = A.magnitude(x / scale) + jnp.abs(B / scale)
+    return ATTAINABLE * float(jnp.finfo(B.dtype).eps) * relative_to(norm(bound), norm(B / scale))
 
 
 def _detached(A: BCOO | BCSR) -> BCOO | BCSR:

@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from tsgu._core.factors import _accuracy, _mkl, _pardiso, _superlu
 from tsgu._core.factors._nullvector import Probe, Verdict
 from tsgu._core.factors._superlu import SingularMatrixError
-from tsgu._core.factors._superlu import SingularMatrixError as SingularMatrixError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._symbolic import Symbolic
 from tsgu._core.report import _wording

@@ -33,6 +33,10 @@ ATTAINABLE = 4.0
 LOST = 0.1
 """An accuracy limit above this share of ||b|| leaves no digit of the residual: the system is numerically singular."""
 
+SAME = 2.0
+"""Multiple of the residual of a prepared solver, or of rounding level, that the residual may be where it is evaluated
+again, with the matrix that is solved with: above that, and above the target, it was prepared for another one."""
+
 GAIN = 0.5
 """A run that is started again from the true residual must at least halve it, or the solve has stagnated."""
 

@@ -208,20 +208,41 @@ def set_aside() -> Iterator[list[Report]]:
         _aside.reset(token)
 
 
-def report(
-    info: SolveInfo, target: float | None, advice: str = "", place: Place | None = None, *, member: str = ""
-) -> None:
-    """Hand the outcome of a solve to the logs, and warn of it, at ``place``, if the outcome is not sound.
+_member: ContextVar[tuple[int, int] | None] = ContextVar("member", default=None)
 
-    ``member`` says which one of a batch it was.
-    """
+
+@contextmanager
+def of_member(member: tuple[int, int] | None) -> Iterator[None]:
+    """Name this member of a batch, its number and how many there are, in what is reported inside; None for none."""
+    token = _member.set(member)
+    try:
+        yield
+    finally:
+        _member.reset(token)
+
+
+def member_of(inner: tuple[int, int] | None, index: int, count: int) -> tuple[int, int]:
+    """A member of a batch whose members may be batches, numbered through; those are unfolded first, by their index."""
+    place, size = inner or (0, 1)
+    return index * size + place, count * size
+
+
+def in_batch() -> bool:
+    """Whether a member of a batch is being solved, whose failure must not end that of the others."""
+    return _member.get() is not None
+
+
+def report(info: SolveInfo, target: float | None, advice: str = "", place: Place | None = None) -> None:
+    """Hand the outcome of a solve to the logs, and warn of it, at ``place``, if the outcome is not sound."""
     aside = _aside.get()
     if aside is not None:
         aside.append(Report(info, target, advice))
         return
     enter(info)
     if info.status not in SOUND:
-        _place.warn(ConvergenceWarning(describe(info, target, advice, member), info), place)
+        member = _member.get()
+        words = "" if member is None else f"member {member[0]} of {member[1]}"
+        _place.warn(ConvergenceWarning(describe(info, target, advice, words), info), place)
 
 
 def enter(info: SolveInfo) -> None:

@@ -51,6 +51,10 @@ ADVICE = {
         "The attribute T of A, given as a function, is not its transpose. Correct it, or leave it out, so that the "
         "transpose is derived."
     ),
+    "prepared for another matrix": (
+        "What was prepared does not solve this system to its own target. Prepare it again for each matrix that is "
+        "solved with, or give the method itself as solve=."
+    ),
     "not verified": "",
     "residual above verify": (
         "The solver given returned without solving the system. Tighten its tolerance, or pass verify=None if this "
@@ -147,8 +151,8 @@ class SolveInfo:
     status : str
         The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
         "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular", "overflow",
-        "non-finite", "ill-conditioned", "rank deficient", "residual above verify", "not verified", or for A given as a
-        function "not linear", "non-finite matrix", "not symmetric", or "wrong transpose".
+        "non-finite", "ill-conditioned", "rank deficient", "prepared for another matrix", "residual above verify",
+        "not verified"; for A given as a function "not linear", "non-finite matrix", "not symmetric", "wrong transpose".
     iterations : int or None
         The most steps that a column took.
     residual : float or None

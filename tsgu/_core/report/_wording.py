@@ -147,11 +147,29 @@ def non_finite(name: str, count: int, size: int) -> str:
 
 def not_callable(name: str, got: object, package: str = "tsgu") -> str:
     kind = f"the string {got!r}" if isinstance(got, str) else type(got).__name__
+    if is_prepared(got):
+        kind = f"{name_of(got)} prepared for one matrix"
     known = ("lsmr",) if "lstsq" in name else ("linear_cg", "minres", "bicgstab", "gmres", "direct", "auto")
     meant = got if got in known else known[0]
     remedy = f" Pass the method itself, like {name}={package}.{meant}." if isinstance(got, str) else ""
-    accepted = "a callable (A, B, **kwargs) -> X, an object with prepare(A), one with solve and solve_transpose"
+    accepted = "a callable (A, B, **kwargs) -> X"
+    if "lstsq" not in name:
+        accepted += ", an object with prepare(A), one with solve and solve_transpose"
     return f"{name} must be {accepted}, or None; got {kind}.{remedy}{METHODS}"
+
+
+def preconditioner_as_solver(name: str, got: object, package: str = "tsgu") -> str:
+    return (
+        f"{name} must be a solver; got the preconditioner {name_of(got).lower()}. Give it to a Krylov method, like "
+        f"solve={package}.gmres, M=M.{METHODS}"
+    )
+
+
+def not_m(got: object) -> str:
+    kind = f"{name_of(got)} prepared for one matrix" if is_prepared(got) else repr(got)
+    if not (is_prepared(got) or prepares(got)):
+        kind = type(got).__name__
+    return f"M must be a matrix or a callable r -> M r that approximates the inverse of A; got {kind}.{METHODS}"
 
 
 def given_twice(name: str, one: object, other: object) -> str:
