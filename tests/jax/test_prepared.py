@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.sparse import BCOO
 
 import tsgu_jax
 
@@ -65,3 +66,29 @@ def test_it_is_differentiated_by_the_rule_where_it_is_given_as_solve(method):
         for transform in (lambda f: jax.grad(f, (0, 1)), jax.hessian):
             got, expected = jax.jit(transform(loss))(values, b), transform(dense)(values, b)
             jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-10), got, expected)
+
+
+@pytest.mark.parametrize("name", ["direct", "auto", "gmres", "gmres with M"])
+def test_what_is_prepared_does_not_follow_an_array_of_numpy(name):
+    """Memory that JAX shares with a large NumPy array, which changes with the next step of a loop."""
+    n = 200_000
+    i = np.arange(n)
+    values, diagonal = np.full(n, 2.0), np.full(n, 0.5)
+    A = tsgu_jax.SparseMatrix.from_coo(i, i, values, (n, n))
+    M = tsgu_jax.SparseMatrix.from_coo(i, i, diagonal, (n, n)) if name == "gmres with M" else None
+    prepared = getattr(tsgu_jax, name.split()[0]).prepare(A, **({} if M is None else {"M": M}))
+    values *= 3
+    diagonal *= -7
+    np.testing.assert_allclose(prepared.solve(jnp.ones(n)), np.full(n, 0.5), rtol=1e-12)
+    np.testing.assert_allclose(A @ jnp.ones(n), np.full(n, 2.0))
+
+
+def test_nor_does_one_made_of_a_bcoo_that_shares_the_memory():
+    """The same for the matrices of JAX itself, which do follow."""
+    n = 200_000
+    i = np.arange(n)
+    values = np.full(n, 2.0)
+    A = BCOO((jnp.asarray(values), jnp.stack([i, i], axis=1)), shape=(n, n), indices_sorted=True, unique_indices=True)
+    prepared = tsgu_jax.direct.prepare(A)
+    values *= 3
+    np.testing.assert_allclose(prepared.solve(jnp.ones(n)), np.full(n, 0.5), rtol=1e-12)

@@ -91,6 +91,10 @@ class AMG(Preconditioner):
     def _like(self, levels: list[Level], coarse: Tensor) -> "AMG":
         return AMG(self._kind, levels, coarse, self._degree, self._complexity, self._selfadjoint, self.shape[0])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = self._kind, self._levels, self._coarse, self._degree, self._complexity, self._selfadjoint, self.shape[0]
+        return AMG, parts
+
     def __repr__(self) -> str:
         return (
             f"<amg {self._kind}: {len(self._levels) + 1} levels, {self._complexity:.1f} entries per entry of A, "

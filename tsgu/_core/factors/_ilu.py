@@ -34,6 +34,7 @@ class IncompleteFactors:
     """
 
     def __init__(self, values: Array, symbolic: Symbolic, drop_tol: float, fill_factor: float) -> None:
+        self._made_of = np.array(values), symbolic, drop_tol, fill_factor
         self.dtype = values.dtype
         self._index = symbolic.col.itemsize
         self._lu: SuperLU | None = None
@@ -54,6 +55,9 @@ class IncompleteFactors:
         probe = self._lu.solve(np.ones(n, self.dtype))
         if not np.isfinite(probe).all():
             raise ValueError(_wording.singular_incomplete("factors that overflow"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return IncompleteFactors, self._made_of  # factored again: what SuperLU holds cannot be copied
 
     @property
     def nnz(self) -> int:

@@ -39,6 +39,9 @@ class Symbolic:
     order: Indices | None = None
     merge: Indices | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Symbolic, (self.indptr, self.col, self.shape, self.order, self.merge)  # without what is found again
+
     @property
     def nnz(self) -> int:
         return self.col.size
