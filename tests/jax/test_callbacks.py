@@ -17,8 +17,9 @@ from tsgu_jax import precond
 from tsgu_jax._methods import _loop as _driver
 from tsgu_jax._program import _host
 
-CALLS, THREADS = 2000, 4
-N = 8
+CALLS, THREADS = 1000, 4
+N = 400
+"""Unknowns: enough that a call returns before its program has run. A smaller one is run at once, and hides a hang."""
 
 
 def line(shift=2.5):
