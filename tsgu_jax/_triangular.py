@@ -77,7 +77,7 @@ def triangular_solve(
         ``unitriangular``, if only part of the diagonal is. Outside of compiled functions, if A or B has entries that
         are not finite, or with ``unitriangular`` something else than ones is stored on the diagonal.
     numpy.linalg.LinAlgError
-        Outside of compiled functions, if an entry of the diagonal is zero.
+        Outside of compiled functions, if an entry of the diagonal is zero, and A is no batch.
     TypeError
         If A is in another format or B is not dense; if a dtype is not supported, or NumPy arrays in double precision
         are given while 64-bit types are turned off; if ``upper``, ``unitriangular`` or ``transpose`` is not a bool.
@@ -85,9 +85,9 @@ def triangular_solve(
     Warns
     -----
     ConvergenceWarning
-        If A is singular to working precision, or the solution overflows. Inside compiled functions, if an entry of the
-        diagonal is zero, or with ``unitriangular`` not one, or among traced indices one is missing or on the wrong
-        side: the solution is NaN then.
+        If A is singular to working precision, or the solution overflows. In a batch or inside compiled functions, if an
+        entry of the diagonal is zero, or with ``unitriangular`` not one, or among traced indices one is missing or on
+        the wrong side: the solution is NaN then. The warning names the member of a batch, and the others are solved.
     UserWarning
         If A and B have different dtypes.
 
@@ -119,7 +119,7 @@ def triangular_solve(
     values, pattern, _, B = checked_system(A, B, batches=True)
     members = A.shape[0] if len(A.shape) == 3 and not isinstance(A, SparseMatrix) else None
     triangle, rows = _substitution.rows_of(pattern, upper, unitriangular, members or 1)
-    _check_diagonal(triangle, values)
+    _check_diagonal(triangle, values, len(A.shape) == 3)
     if B.size == 0:
         return jnp.zeros_like(B)
     system = TriangularSystem(rows, members, transpose, recording())
@@ -128,8 +128,9 @@ def triangular_solve(
     return run(system, values, B.reshape(-1, *B.shape[2:]), None, own=True).reshape(B.shape)
 
 
-def _check_diagonal(triangle: Triangle | None, values: Array) -> None:
-    if triangle is None or triangle.unit or _internals.is_traced(values):
+def _check_diagonal(triangle: Triangle | None, values: Array, batched: bool) -> None:
+    """Of a batch a zero is left to the solve, which reports the member and solves the others."""
+    if triangle is None or triangle.unit or _internals.is_traced(values) or (batched and not triangle.ones):
         return
     diagonal = np.atleast_2d(np.asarray(values)[..., triangle.diagonal])
     wrong = diagonal != 1 if triangle.ones else diagonal == 0

@@ -152,3 +152,49 @@ def test_a_singular_matrix_gives_nan_and_a_warning(wrap):
     with pytest.warns(tsgu_jax.ConvergenceWarning, match="direct on the forward system: singular"):
         x = waited(wrap(lambda b: tsgu_jax.direct(A, b)), jnp.ones(2))
     assert np.isnan(x).all()
+
+
+def _warned(function, *args):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = waited(function, *args)
+    return result, [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("name", ["direct", "triangular"])
+def test_a_singular_member_of_a_batch_is_nan_and_named_and_the_others_are_solved(wrap, name):
+    """A batch that is lost for one of its members, or a warning that leaves the user to look for it."""
+    i, j = np.array([0, 1, 1]), np.array([0, 0, 1])
+    values = np.array([[2.0, -1.0, 3.0], [1.0, 1.0, 1.0], [3.0, -1.0, 0.0], [4.0, 2.0, 5.0]])
+    A = tsgu_jax.SparseMatrix.from_coo(i, j, values, (2, 2))
+
+    def solve(values):
+        b = jnp.ones((4, 2))
+        if name == "direct":
+            return tsgu_jax.direct(A.with_values(values), b)
+        return tsgu_jax.triangular_solve(A.with_values(values), b, upper=False)
+
+    x, told = _warned(wrap(solve), A.values)
+    gradient, told_too = _warned(wrap(jax.grad(lambda values: solve(values)[3].sum())), A.values)
+    expected = [np.linalg.solve([[a, 0], [b, c]], np.ones(2)) for a, b, c in np.delete(values, 2, 0)]
+    np.testing.assert_allclose(np.delete(x, 2, 0), expected, rtol=1e-12)
+    assert np.isnan(x[2]).all()
+    assert len(told) == 1
+    assert any("adjoint" in text for text in told_too)
+    for text in told + told_too:
+        assert f"{name} on the " in text
+        assert "singular; member 2 of 4" in text
+    last = np.array([[4.0, 0.0], [2.0, 5.0]])
+    adjoint = np.linalg.solve(last.T, np.ones(2))
+    np.testing.assert_allclose(gradient[3], -np.outer(adjoint, np.linalg.solve(last, np.ones(2)))[i, j], rtol=1e-12)
+
+
+def test_members_of_a_batch_that_stop_early_are_named_for_least_squares_too():
+    """One warning for all, or one for each that says the same."""
+    i = np.array([0, 1, 1, 2])
+    A = tsgu_jax.SparseMatrix.from_coo(i, np.array([0, 0, 1, 1]), np.array([[1.0, 2, 3, 1], [1, 0, 1, 0]]), (3, 2))
+    b = jnp.array([[1.0, 2.0, 3.0], [1.0, 1.0, 0.0]])
+    _, told = _warned(jax.jit(lambda b: tsgu_jax.lstsq(A, b, maxiter=1, atol=1e-15, btol=1e-15)), b)
+    assert len(told) == 1
+    assert "iteration limit; member 0 of 2" in told[0]
