@@ -164,3 +164,24 @@ def test_a_missing_jax_names_the_extra():
     program = "import sys; sys.modules['jax'] = None; import tsgu_jax"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert 'pip install "tsgu[jax]"' in done.stderr
+
+
+@pytest.mark.parametrize("name", ["linear_cg", "gmres"])
+@pytest.mark.parametrize("k", [1, 7, 20])
+def test_callables_see_all_columns_of_a_block(name, k):
+    """A block of the columns that are solved together, padded or single, for a callable that is promised (n, k)."""
+    c = case("linear_cg", columns=k)
+    dense = c.dense(jnp.asarray(c.values(c.parameters)))
+    seen = {"A": set(), "M": set()}
+
+    def multiply(x):
+        seen["A"].add(x.shape)
+        return dense @ x
+
+    def precondition(r):
+        seen["M"].add(r.shape)
+        return r / 4
+
+    x = getattr(tsgu_jax, name)(multiply, jnp.asarray(c.b), M=precondition, rtol=1e-12)
+    np.testing.assert_allclose(x, np.linalg.solve(dense, c.b), rtol=0, atol=1e-9)
+    assert seen == {"A": {(c.n, k)}, "M": {(c.n, k)}}
