@@ -34,14 +34,14 @@ def solved(request):
 
 
 def test_a_right_answer_passes(solved):
-    """A check that nobody passes, or that mixes up the transpose."""
+    """Catches: a check that nobody passes, or that mixes up the transpose."""
     found = check(*solved)
     assert not found.complaint
     assert max(found.residual, found.gradient) < 1e-12
 
 
 def test_wrong_answers_are_caught(solved):
-    """A library that is fast because it is wrong."""
+    """Catches: a library that is fast because it is wrong."""
     A, b, w, x, lam, grad = solved
     wrong_adjoint = np.linalg.solve(A.toarray(), w)
     assert "did not converge" in check(A, b, w, x * (1 + 2e-8), lam, grad).complaint
@@ -52,7 +52,7 @@ def test_wrong_answers_are_caught(solved):
 
 
 def test_the_worst_column_decides():
-    """A residual averaged over the columns."""
+    """Catches: a residual averaged over the columns."""
     A, b = sp.csr_array(sp.eye_array(4)), np.ones((4, 3))
     x = b.copy()
     x[:, 1] += 1e-6
@@ -60,7 +60,7 @@ def test_the_worst_column_decides():
 
 
 def test_an_answer_of_another_shape_is_refused(solved):
-    """(n, 1) and (n,), which would be broadcast to a matrix."""
+    """Catches: (n, 1) and (n,), which would be broadcast to a matrix."""
     A, b, w, x, lam, grad = solved
     with pytest.raises(ValueError, match="must have shapes"):
         check(A, b, w, x[..., None], lam, grad)
@@ -79,7 +79,7 @@ def entry(library="scipy", method="cg", seconds=(1.0,), **given):
 
 
 def test_a_ratio_takes_the_fastest_that_came_out_right():
-    """A ratio to a rival that failed."""
+    """Catches: a ratio to a rival that failed."""
     entries = [
         entry("tsgu", "linear_cg", [0.5, 0.1, 0.3]),
         entry("jax", "cg", [1.5, 0.6, 0.2]),
@@ -94,21 +94,21 @@ def test_a_ratio_takes_the_fastest_that_came_out_right():
 
 
 def test_the_slope_is_the_exponent():
-    """A fit of time itself, not of its logarithm."""
+    """Catches: a fit of time itself, not of its logarithm."""
     n = np.array([1e3, 1e4, 1e6])
     assert goals.slope(n, 3e-7 * n**1.25) == pytest.approx(1.25)
     assert math.isnan(goals.slope([100], [1.0]))
 
 
 def test_memory_counts_what_was_there_before():
-    """A peak that leaves out A and B, set against bytes that have them."""
+    """Catches: a peak that leaves out A and B, set against bytes that have them."""
     own = entry("tsgu", "linear_cg", n=10, nnz=28, peaks=[100, 300])
     inputs = 28 * 12 + 11 * 4 + 80
     assert goals.memory_ratio(own) == pytest.approx((300 + inputs) / (inputs + 2 * 80 + 28 * 8))
 
 
 def test_the_summary_names_the_goals_of_the_cases_that_ran():
-    """A line of nothing for each case that was not asked for."""
+    """Catches: a line of nothing for each case that was not asked for."""
     entries = [entry("tsgu_jax", "linear_cg", [0.2]), entry("scipy", "cg", [0.5]), entry("scipy", "splu", [0.1])]
     lines = goals.summary(entries).splitlines()
     assert [line.split()[-2:] for line in lines[1:3]] == [["0.40", "0.4"], ["2.00", "0.4"]]
@@ -124,7 +124,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_the_table_is_sorted_and_drops_nobody():
-    """A contestant that failed and is not seen to have failed."""
+    """Catches: a contestant that failed and is not seen to have failed."""
     entries = [
         entry("scipy", "cg", [0.4, 0.5, 0.6]),
         entry("jax", "cg", [], status="over 30 s"),
@@ -141,7 +141,7 @@ def test_the_table_is_sorted_and_drops_nobody():
 
 
 def test_the_csv_has_everybody(tmp_path):
-    """Numbers that cannot be found again."""
+    """Catches: numbers that cannot be found again."""
     entries = [entry(seconds=[0.4, 0.5, 0.6], steps=(12, None)), entry("jax", "cg", [], status="over 30 s")]
     table.write_csv(tmp_path / "results.csv", entries)
     with (tmp_path / "results.csv").open() as file:
@@ -151,7 +151,7 @@ def test_the_csv_has_everybody(tmp_path):
 
 
 def test_the_figure_has_a_line_for_each_contestant(tmp_path):
-    """A contestant that is measured and not drawn."""
+    """Catches: a contestant that is measured and not drawn."""
     pytest.importorskip("matplotlib")
     from tests.benchmarks.comparison import figure
 
@@ -163,7 +163,7 @@ def test_the_figure_has_a_line_for_each_contestant(tmp_path):
 
 
 def test_a_case_survives_its_file(tmp_path):
-    """Workers that solve another problem than the one that is checked."""
+    """Catches: workers that solve another problem than the one that is checked."""
     recipe = next(r for r in RECIPES if r.columns)
     case = recipe.case()
     case.save(tmp_path / "case.npz")
@@ -176,7 +176,7 @@ def test_a_case_survives_its_file(tmp_path):
 
 
 def test_the_matrices_are_what_they_are_called():
-    """A Laplacian of the wrong grid, or convection that is symmetric."""
+    """Catches: a Laplacian of the wrong grid, or convection that is symmetric."""
     one = 2 * np.eye(3) - np.eye(3, k=1) - np.eye(3, k=-1)
     eye = np.eye(3)
     np.testing.assert_array_equal(grid(3, 2).toarray(), np.kron(one, eye) + np.kron(eye, one))
@@ -189,7 +189,7 @@ def test_the_matrices_are_what_they_are_called():
 
 
 def test_a_family_grows_from_case_to_case():
-    """A contestant that is given up at a large size, and so never tried at a smaller one."""
+    """Catches: a contestant that is given up at a large size, and so never tried at a smaller one."""
     for quick in (True, False):
         chosen = recipes(quick)
         for family in {recipe.family for recipe in chosen} - {GALLERY}:
@@ -199,7 +199,7 @@ def test_a_family_grows_from_case_to_case():
 
 
 def test_every_contestant_has_its_module():
-    """A library that never takes part, because of a name."""
+    """Catches: a library that never takes part, because of a name."""
     assert {c.library for c in CONTESTANTS} <= {path.stem for path in PEERS.glob("*.py")}
     assert len({(c.library, c.method) for c in CONTESTANTS}) == len(CONTESTANTS)
 
@@ -212,20 +212,20 @@ def worker():
 
 
 def test_a_library_that_is_not_there_is_a_result(worker):
-    """A run that ends because one peer is missing."""
+    """Catches: a run that ends because one peer is missing."""
     with pytest.raises(Failed, match=r"not installed: No module named .*no_such_library"):
         worker.ask("start", 60, case="", rtol=1e-8)
     assert worker.alive
 
 
 def test_a_call_over_its_limit_ends_the_process(worker):
-    """A contestant that is left running beside the others."""
+    """Catches: a contestant that is left running beside the others."""
     with pytest.raises(Failed, match="over 0 s"):
         worker.receive(0.1)
     assert not worker.alive
 
 
 def test_an_error_inside_a_callback_is_told_by_its_last_line():
-    """A table with a traceback in it."""
+    """Catches: a table with a traceback in it."""
     text = "INTERNAL: CpuCallback: Traceback (most recent call last):\n  File x\n_EquinoxRuntimeError: No steps left.\n"
     assert process._wording("JaxRuntimeError", text) == "failed: EquinoxRuntimeError: No steps left."

@@ -19,7 +19,7 @@ library = cache(lambda kind: kind())
 
 
 def test_the_page_has_the_rows_and_columns_of_the_script():
-    """An experiment or a library that is not in the table, or is no longer made."""
+    """Catches: an experiment or a library that is not in the table, or is no longer made."""
     assert [column.rsplit(" ", 1)[0] for column in COLUMNS] == [kind.name for kind in (*OURS, *PEERS)]
     assert list(CELLS) == list(ROWS)
     assert {len(cells) for cells in CELLS.values()} == {len(COLUMNS)}
@@ -27,7 +27,7 @@ def test_the_page_has_the_rows_and_columns_of_the_script():
 
 
 def test_the_readme_shows_rows_of_the_page():
-    """A cell of the README that nobody has seen, or that has changed since."""
+    """Catches: a cell of the README that nobody has seen, or that has changed since."""
     readme = (features.PAGE.parents[2] / "README.md").read_text()
     assert features.table(COLUMNS, {title: CELLS[title] for title in features.SHORT}).strip() in readme
 
@@ -35,7 +35,8 @@ def test_the_readme_shows_rows_of_the_page():
 @pytest.mark.parametrize("title", ROWS)
 @pytest.mark.parametrize("place", range(len(OURS)), ids=[kind.name for kind in OURS])
 def test_our_cells_are_what_is_seen_today(title, place, request):
-    """A table that praises what is gone, or does not know of what has come. Residuals may differ by a factor of 5."""
+    """Catches: a table that praises what is gone, or does not know of what has come. Residuals may differ by a factor
+    of 5."""
     if OURS[place].name == "tsgu_jax" and title in COMPILED and not request.config.getoption("whole"):
         pytest.skip("takes seconds to compile; with --whole")
     seen, error = features.see(title, library(OURS[place]))
@@ -81,7 +82,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_gradient_that_counts_as_true_agrees_with_differences(case):
-    """A yardstick that is wrong itself. Along the real, and where there is one the imaginary direction."""
+    """Catches: a yardstick that is wrong itself. Along the real, and where there is one the imaginary direction."""
     make, gradient = CASES[case]
     system = make()
     direction = np.random.default_rng(3).standard_normal(system.values.size)
@@ -92,7 +93,7 @@ def test_the_gradient_that_counts_as_true_agrees_with_differences(case):
 
 
 def test_the_second_derivative_and_the_tangent_that_count_as_true_agree_with_differences():
-    """The same, one order up."""
+    """Catches: the same, one order up."""
     system = systems.nonsymmetric()
     direction = np.random.default_rng(3).standard_normal(system.values.size)
 
@@ -129,7 +130,7 @@ class Careless(Tsgu):
 
 
 def test_an_experiment_sees_what_is_wrong():
-    """A "yes" for everybody."""
+    """Catches: a "yes" for everybody."""
     careless = Careless()
     assert features.see("gradient of A", careless)[0].startswith("off by")
     assert features.see("Hessian product, reverse over reverse", careless)[0].startswith("off by")
@@ -138,7 +139,7 @@ def test_an_experiment_sees_what_is_wrong():
 
 
 def test_a_name_that_an_adapter_passes_over_is_an_error():
-    """ "no API" for a library that has one."""
+    """Catches:  "no API" for a library that has one."""
     careless = Careless()
     careless.modules = ("tsgu.precond",)
     with pytest.raises(AssertionError, match=r"careless has \['tsgu.precond.amg'"):
@@ -148,7 +149,7 @@ def test_a_name_that_an_adapter_passes_over_is_an_error():
 
 
 def test_what_an_experiment_catches_is_not_left_switched_off():
-    """Warnings that the table needs, ignored for whoever comes next."""
+    """Catches: warnings that the table needs, ignored for whoever comes next."""
     before = list(warnings.filters)
     features.see("too few steps", library(Tsgu))
     assert warnings.filters == before

@@ -56,13 +56,13 @@ pairs = pytest.mark.parametrize(("method", "system"), [pair for pair in PAIRS if
 
 @pairs
 def test_solutions_gradients_tangents_and_second_derivatives_agree(method, system):
-    """A rule that one package applies in another way than the other."""
+    """Catches: a rule that one package applies in another way than the other."""
     compare_methods(method, system, system.values.dtype, RTOL, second=True)
 
 
 @pairs
 def test_single_precision_agrees_to_single_precision(method, system):
-    """A tolerance or a scale that one package takes from double precision."""
+    """Catches: a tolerance or a scale that one package takes from double precision."""
     compare_methods(method, system, SINGLE[system.values.dtype], 1e-6, second=False)
 
 
@@ -77,7 +77,7 @@ def triangular(upper: bool, unit: bool, transpose: bool) -> Solver:
 @pytest.mark.parametrize("complex_", [False, True])
 @pytest.mark.parametrize(("upper", "unit", "transpose"), [(True, False, True), (False, True, False)])
 def test_triangular_solves_agree(upper, unit, transpose, complex_):
-    """A triangle, a unit diagonal or a transpose that one package reads in another way."""
+    """Catches: a triangle, a unit diagonal or a transpose that one package reads in another way."""
     case = triangle(upper, unit, transpose, complex_=complex_, shuffle=True)
     b, w = (right_hand_side(case.system, 2, seed) for seed in (3, 4))
     tol = tolerance(case.condition, np.float64, 0.0, order=4)
@@ -97,7 +97,7 @@ def least_squares(damp: float) -> Solver:
     ("name", "damp"), [("real", 0.5), ("explicit zeros", 0.5), ("duplicates", 0.0), ("complex", 0.0)]
 )
 def test_least_squares_agree(name, damp):
-    """One of the two terms of the gradient, or the damping in it, in one package alone."""
+    """Catches: one of the two terms of the gradient, or the damping in it, in one package alone."""
     problem = problems.BY_NAME[name]
     rng = np.random.default_rng(1)
     sides = [rng.standard_normal((size, 2)).astype(problem.values.dtype) for size in (*problem.shape, problem.shape[0])]
@@ -115,7 +115,7 @@ WRONG_RULES = {
 
 @pytest.mark.parametrize("fault", WRONG_RULES)
 def test_a_wrong_rule_is_noticed(monkeypatch, fault):
-    """A comparison that cannot fail."""
+    """Catches: a comparison that cannot fail."""
     if fault == "no transpose":
         right = _system.LinearSystem.solve
         monkeypatch.setattr(

@@ -89,7 +89,7 @@ def in_torch(method, row, col, values, b, w):
 @given(system=systems())
 @settings(max_examples=40, deadline=None)
 def test_drawn_systems_have_the_same_solutions_and_gradients(method, system):
-    """An absolute threshold, a repeat that counts once, a conversion that loses the order."""
+    """Catches: an absolute threshold, a repeat that counts once, a conversion that loses the order."""
     row, col, values, b = system
     dense = np.zeros((b.shape[0],) * 2, np.result_type(values, np.complex128))
     np.add.at(dense, (row, col), values)
@@ -118,7 +118,7 @@ LEAST_SQUARES = Solver(
 )
 @settings(max_examples=30, deadline=None)
 def test_drawn_least_squares_have_the_same_solutions_and_gradients(entries, powers, seed):
-    """Empty rows, repeats and scales that one package handles in another way."""
+    """Catches: empty rows, repeats and scales that one package handles in another way."""
     rng = np.random.default_rng(seed)
     place = np.array([(0, 0), (1, 1), (2, 2), *entries]).T
     values = np.concatenate([5 + rng.random(3), rng.uniform(-1, 1, len(entries))]) * 10.0 ** powers[0]
@@ -132,7 +132,7 @@ def test_drawn_least_squares_have_the_same_solutions_and_gradients(entries, powe
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=12), st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
 def test_drawn_rectangular_patterns_have_the_same_order_and_products(entries, seed):
-    """Empty rows and columns, repeats, no entry at all: values in another order than in the other package."""
+    """Catches: empty rows and columns, repeats, no entry at all: values in another order than in the other package."""
     row, col = (np.array([entry[i] for entry in entries], int) for i in (0, 1))
     rng = np.random.default_rng(seed)
     values, x = rng.standard_normal(row.size), rng.standard_normal((4, 2))
@@ -184,12 +184,12 @@ def agree(A, method, seed=0):
 
 @pytest.mark.parametrize("name", ["bcsstk01.mtx", "west0067.mtx", "young1c.mtx", "olm1000.mtx"])
 def test_real_matrices_have_the_same_solutions_and_gradients(real_matrix, name):
-    """A scale, a symmetry or a complex number of practice that the catalogue lacks."""
+    """Catches: a scale, a symmetry or a complex number of practice that the catalogue lacks."""
     agree(scipy.io.mmread(real_matrix(name)), "direct")
 
 
 @pytest.mark.parametrize("name", ["airfoil", "knot", "helmholtz_2D", "recirc_flow"])
 def test_matrices_of_the_pyamg_gallery_have_the_same_solutions_and_gradients(name):
-    """The same, for meshes, graphs, waves and flow."""
+    """Catches: the same, for meshes, graphs, waves and flow."""
     gallery = pytest.importorskip("pyamg.gallery", reason="needs pyamg")
     agree(gallery.load_example(name)["A"], "direct")

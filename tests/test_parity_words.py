@@ -40,7 +40,7 @@ def reports(package, method, system, **kwargs):
     [("linear_cg", "poisson"), ("linear_cg", "hermitian definite"), ("minres", "poisson"), ("minres", "indefinite")],
 )
 def test_conjugate_gradients_and_minres_take_the_same_steps(method, name):
-    """A stopping rule, a scaling or a restart that only one package has."""
+    """Catches: a stopping rule, a scaling or a restart that only one package has."""
     for rtol in (1e-4, RTOL):
         (ours,), (theirs,) = (reports(package, method, BY_NAME[name], rtol=rtol)[0] for package in PACKAGES)
         assert ours.status == theirs.status == "converged"
@@ -66,7 +66,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_has_the_same_status_and_the_same_words(failure):
-    """One package that warns of what the other passes over, or two that are silent together."""
+    """Catches: one package that warns of what the other passes over, or two that are silent together."""
     method, given, kwargs, status, advice = FAILURES[failure]
     system = given if isinstance(given, System) else BY_NAME[given]
     (ours, said), (theirs, said_too) = (reports(package, method, system, **kwargs) for package in PACKAGES)
@@ -191,6 +191,6 @@ def said(call, package):
 
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_mistake_meets_the_same_error_in_the_same_words(mistake):
-    """A check that one package lacks, or words that drift apart."""
+    """Catches: a check that one package lacks, or words that drift apart."""
     ours, theirs = (said(WRONG[mistake], package) for package in ("torch", "jax"))
     assert ours == theirs

@@ -23,12 +23,12 @@ OLDEST = 'python -m pip install -c tests/oldest.txt -e ".[all,test]"'
 
 
 def test_the_readme_has_exactly_the_two_commands():
-    """A set-up step that only its author knows."""
+    """Catches: a set-up step that only its author knows."""
     assert re.findall(r"^python -m pip install .*$", README, re.MULTILINE) == list(SETUP.values())
 
 
 def test_the_checks_take_the_test_command_out_of_the_readme():
-    """Checks that pass on a command nobody is told of."""
+    """Catches: checks that pass on a command nobody is told of."""
     run = (ROOT / ".ci" / "run").read_text()
     pattern = re.search(r"grep -E '(.*)' README\.md", run).group(1)
     assert re.findall(pattern, README, re.MULTILINE) == [SETUP["tests"]]
@@ -39,7 +39,7 @@ def test_the_checks_take_the_test_command_out_of_the_readme():
 
 
 def test_the_checks_build_the_site_as_contributing_says():
-    """A site that only its author can build."""
+    """Catches: a site that only its author can build."""
     run = (ROOT / ".ci" / "run").read_text()
     page = (ROOT / "docs" / "contributing.md").read_text()
     block = next(block for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if DOCS in block)
@@ -60,7 +60,8 @@ OF_TORCH = ("Sparse invariant checks are implicitly disabled", "Sparse CSR tenso
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_blocks_of_a_page_run(page, tmp_path):
-    """An example that does not work when pasted. The blocks of a page run one after the other, as a reader would.
+    """Catches: an example that does not work when pasted. The blocks of a page run one after the other, as a reader
+    would.
 
     Blocks of ``py`` are code of other packages, to compare with.
     """
@@ -74,13 +75,13 @@ def test_the_python_blocks_of_a_page_run(page, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page):
-    """A page that was renamed."""
+    """Catches: a page that was renamed."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists() or set(GENERATED) & set(Path(target).parts), target
 
 
 def test_the_page_on_convergence_has_a_section_for_each_status():
-    """A status that a reader meets and finds nothing about."""
+    """Catches: a status that a reader meets and finds nothing about."""
     from tsgu._core.report._status import ADVICE
 
     page = (ROOT / "docs" / "convergence.md").read_text()
@@ -90,14 +91,14 @@ def test_the_page_on_convergence_has_a_section_for_each_status():
 
 @pytest.mark.parametrize(("install", "lane"), [(EXTRAS, "extra"), (OLDEST, "quick")])
 def test_the_checks_run_the_environments_that_contributing_names(install, lane):
-    """An environment that only its author knows, and one that is set up and not used."""
+    """Catches: an environment that only its author knows, and one that is set up and not used."""
     commands = f"{install}\npython -m pytest -m {lane}"
     assert commands in (ROOT / ".ci" / "run").read_text()
     assert commands in (ROOT / "docs" / "contributing.md").read_text()
 
 
 def test_the_oldest_versions_are_those_that_the_package_claims():
-    """A lower bound that nobody has run."""
+    """Catches: a lower bound that nobody has run."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     bounds = dict(r.split(">=") for r in [*project["dependencies"], *extras["jax"], *extras["amg"]])
@@ -108,7 +109,7 @@ def test_the_oldest_versions_are_those_that_the_package_claims():
 
 
 def test_every_requirement_that_is_tested_is_pinned():
-    """A new release that breaks the set-up of a newcomer overnight."""
+    """Catches: a new release that breaks the set-up of a newcomer overnight."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]}
     for extra in ("torch", "jax", "interop", "amg", "plot", "pardiso", "test", "bench", "docs"):
@@ -118,7 +119,7 @@ def test_every_requirement_that_is_tested_is_pinned():
 
 
 def test_no_file_outgrows_400_lines():
-    """A file of more than one idea."""
+    """Catches: a file of more than one idea."""
     files = [path for name in ("tsgu", "tsgu_jax", "tests") for path in (ROOT / name).rglob("*.py")]
     assert len(files) > 30
     assert {path.name for path in files if len(path.read_text().splitlines()) > 400} == set()
@@ -129,7 +130,7 @@ PUBLIC = ("tsgu", "tsgu.precond", "tsgu_jax", "tsgu_jax.precond", "tsgu_jax.inte
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_public_names_have_a_docstring_with_an_example(module):
-    """A name that ``help`` says nothing about."""
+    """Catches: a name that ``help`` says nothing about."""
     namespace = importlib.import_module(module)
     without = [name for name in namespace.__all__ if ">>> " not in (getattr(namespace, name).__doc__ or "")]
     assert without == []
@@ -137,7 +138,7 @@ def test_public_names_have_a_docstring_with_an_example(module):
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_public_names_have_a_page_of_the_reference(module):
-    """A name that the site does not know."""
+    """Catches: a name that the site does not know."""
     listed: dict[str, set[str]] = {}
     for page in (ROOT / "docs" / "api").glob("*.rst"):
         current = ""

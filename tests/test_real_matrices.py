@@ -49,7 +49,8 @@ def sides(system, scale=1.0):
     ],
 )
 def test_solution_and_both_gradients_equal_the_dense_ones(load, name, method):
-    """Duplicates that are lost (west0067), entries of 1e9 (bcsstk01), complex symmetry taken for Hermitian (young1c)."""
+    """Catches: duplicates that are lost (west0067), entries of 1e9 (bcsstk01), complex symmetry taken for Hermitian
+    (young1c)."""
     system = load(name)
     b, w = sides(system)
     options = {"rtol": 1e-11, "maxiter": 100 * system.n} if _registry.method(method).iterative else {}
@@ -66,7 +67,7 @@ def test_solution_and_both_gradients_equal_the_dense_ones(load, name, method):
 
 
 def test_duplicate_entries_receive_the_gradient_of_their_sum(load):
-    """Repeats that are lost: west0067 stores five positions twice."""
+    """Catches: repeats that are lost: west0067 stores five positions twice."""
     system = load("west0067.mtx")
     assert system.row.size - np.count_nonzero(system.stored) == 5
     b, w = sides(system)
@@ -80,7 +81,7 @@ def test_duplicate_entries_receive_the_gradient_of_their_sum(load):
 
 @pytest.mark.parametrize("method", ITERATIVE)
 def test_a_matrix_too_hard_is_reported_with_its_true_residual(load, method):
-    """A solve that pretends, or runs for ever, as of olm1000 without a preconditioner."""
+    """Catches: a solve that pretends, or runs for ever, as of olm1000 without a preconditioner."""
     system = load("olm1000.mtx")
     b, _ = sides(system)
     with tsgu.record() as log, pytest.warns(tsgu.ConvergenceWarning):
@@ -92,7 +93,7 @@ def test_a_matrix_too_hard_is_reported_with_its_true_residual(load, method):
 
 
 def test_single_precision_on_a_stiff_matrix_ends_honestly(load):
-    """Condition number 8.8e5 in single precision: converged by decree, or an endless loop."""
+    """Catches: condition number 8.8e5 in single precision: converged by decree, or an endless loop."""
     system = load("bcsstk01.mtx")
     b, _ = sides(system)
     A = Problem(system, b, "csr", np.float32).matrix().detach()
@@ -102,7 +103,7 @@ def test_single_precision_on_a_stiff_matrix_ends_honestly(load):
 
 
 def test_matrices_of_pyamg_are_solved_by_the_methods_meant_for_them():
-    """A rule that holds for drawn matrices alone: these come from finite elements and convection."""
+    """Catches: a rule that holds for drawn matrices alone: these come from finite elements and convection."""
     gallery = pytest.importorskip("pyamg.gallery", reason="needs pyamg")
     rng = np.random.default_rng(0)
     symmetric = (tsgu.linear_cg, tsgu.minres, tsgu.direct)
@@ -131,7 +132,7 @@ def test_matrices_of_pyamg_are_solved_by_the_methods_meant_for_them():
 
 @pytest.mark.parametrize("package", ["torch", "jax"])
 def test_a_survey_is_adjusted_and_differentiated(load, package):
-    """A rule that holds for drawn matrices alone: ash219 is a pattern of ones from a geodetic survey."""
+    """Catches: a rule that holds for drawn matrices alone: ash219 is a pattern of ones from a geodetic survey."""
     pytest.importorskip(package)
     system = load("ash219.mtx")
     assert system.shape == (219, 85)
@@ -154,7 +155,7 @@ def test_a_survey_is_adjusted_and_differentiated(load, package):
 
 
 def test_a_pure_neumann_problem_is_called_singular():
-    """The finite-element Laplacian "unit_square" of pyamg: constants are in its null space, up to rounding."""
+    """Catches: the finite-element Laplacian "unit_square" of pyamg: constants are in its null space, up to rounding."""
     gallery = pytest.importorskip("pyamg.gallery", reason="needs pyamg")
     A = sp.csr_array(gallery.load_example("unit_square")["A"])
     matrix = torch.sparse_csr_tensor(*map(torch.from_numpy, (A.indptr, A.indices, A.data)), A.shape)

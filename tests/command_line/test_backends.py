@@ -10,7 +10,7 @@ from tsgu._cli import _backend
 
 
 def test_both_backends_agree_on_a_complex_nonsymmetric_matrix(tmp_path, tsgu):
-    """Catches JAX's convention for complex gradients, the conjugate of PyTorch's, taken for the same."""
+    """Catches: JAX's convention for complex gradients, the conjugate of PyTorch's, taken for the same."""
     ran = tsgu(write(tmp_path / "a.mtx", nonsymmetric(field="complex")), "--backend", "both", "--save", tmp_path / "x")
     assert (ran.status, ran.err) == (0, [])
     assert [(row["backend"], row["check"]) for row in ran.rows] == [("torch", "ok"), ("jax", "ok")]
@@ -20,7 +20,7 @@ def test_both_backends_agree_on_a_complex_nonsymmetric_matrix(tmp_path, tsgu):
 
 
 def test_jax_alone_solves_in_the_precision_of_the_problem(tmp_path, tsgu):
-    """Catches a solve in single precision because 64-bit types are off, and a setting that outlives the command."""
+    """Catches: a solve in single precision because 64-bit types are off, and a setting that outlives the command."""
     import jax
 
     before = jax.config.jax_enable_x64
@@ -32,7 +32,7 @@ def test_jax_alone_solves_in_the_precision_of_the_problem(tmp_path, tsgu):
 
 
 def test_a_failed_solve_of_jax_is_told_in_one_line(tmp_path, tsgu):
-    """Catches a warning from a callback that gets lost, or is printed raw."""
+    """Catches: a warning from a callback that gets lost, or is printed raw."""
     ran = tsgu(write(tmp_path / "a.mtx", nonsymmetric()), "--backend", "jax", "--method", "minres")
     assert ran.status == 1
     assert len(ran.err) == 1
@@ -41,7 +41,7 @@ def test_a_failed_solve_of_jax_is_told_in_one_line(tmp_path, tsgu):
 
 
 def test_a_difference_between_backends_is_shown(tmp_path, tsgu, monkeypatch):
-    """Catches a difference computed from one backend alone."""
+    """Catches: a difference computed from one backend alone."""
     original = _backend.load
 
     class Spoiled:
@@ -56,7 +56,7 @@ def test_a_difference_between_backends_is_shown(tmp_path, tsgu, monkeypatch):
 
 
 def test_the_default_is_both_where_jax_is_installed(monkeypatch):
-    """Catches an error on a machine without JAX, for a user who never asked for it."""
+    """Catches: an error on a machine without JAX, for a user who never asked for it."""
     assert _backend.names(None) == ("torch", "jax")
     assert _backend.names("torch") == ("torch",)
     assert _backend.names("both") == ("torch", "jax")
@@ -66,7 +66,7 @@ def test_the_default_is_both_where_jax_is_installed(monkeypatch):
 
 
 def test_a_missing_jax_is_one_line_with_the_remedy(tmp_path, tsgu, monkeypatch):
-    """Catches a traceback where JAX was asked for and is not there."""
+    """Catches: a traceback where JAX was asked for and is not there."""
     monkeypatch.setitem(sys.modules, "jax", None)
     for name in [name for name in sys.modules if name.startswith(("tsgu_jax", "tsgu._cli._jax"))]:
         monkeypatch.delitem(sys.modules, name)
@@ -77,7 +77,7 @@ def test_a_missing_jax_is_one_line_with_the_remedy(tmp_path, tsgu, monkeypatch):
 
 
 def test_an_unknown_backend_is_one_line(tsgu):
-    """Catches a KeyError."""
+    """Catches: a KeyError."""
     ran = tsgu("--backend", "tensorflow")
     assert ran.status == 2
     assert len(ran.err) == 1

@@ -14,7 +14,7 @@ from tsgu._cli._reference import Reference
 
 
 def test_a_solve_that_does_not_converge_is_told_in_one_line(tmp_path, tsgu):
-    """Catches a raw Python warning, a silent failure, and a line for each of the two solves."""
+    """Catches: a raw Python warning, a silent failure, and a line for each of the two solves."""
     cycle = sp.csr_array(np.roll(np.eye(80), 1, axis=1))  # restarted GMRES makes no step at all before the last
     np.save(tmp_path / "b.npy", np.eye(80)[0])
     path = write(tmp_path / "a.mtx", cycle)
@@ -28,7 +28,7 @@ def test_a_solve_that_does_not_converge_is_told_in_one_line(tmp_path, tsgu):
 
 
 def test_a_method_for_symmetric_matrices_says_so_on_another(tmp_path, tsgu):
-    """Catches advice to iterate longer where the method cannot work."""
+    """Catches: advice to iterate longer where the method cannot work."""
     A = nonsymmetric() - 6 * sp.eye_array(30, format="csr")
     run = tsgu(write(tmp_path / "a.mtx", A), "--method", "minres")
     assert (run.status, len(run.err)) == (1, 1)
@@ -63,7 +63,7 @@ WRONG = {
 
 @pytest.mark.parametrize("mistake", WRONG)
 def test_the_checks_fail_on_a_wrong_solution_or_gradient(mistake, tmp_path, tsgu, monkeypatch):
-    """Catches checks that cannot fail: every backend here reports success and is wrong."""
+    """Catches: checks that cannot fail: every backend here reports success and is wrong."""
     monkeypatch.setattr(_backend, "load", lambda name: spoiled(WRONG[mistake]))
     run = tsgu(write(tmp_path / "a.mtx", nonsymmetric(field="complex")))
     assert (run.status, len(run.err)) == (1, 1)
@@ -74,13 +74,13 @@ def test_the_checks_fail_on_a_wrong_solution_or_gradient(mistake, tmp_path, tsgu
 
 
 def test_the_backend_unspoiled_passes_the_same_checks(tmp_path, tsgu, monkeypatch):
-    """Catches a harness for the test above that fails whatever the backend does."""
+    """Catches: a harness for the test above that fails whatever the backend does."""
     monkeypatch.setattr(_backend, "load", lambda name: spoiled(lambda A, b, w, s: s))
     assert tsgu(write(tmp_path / "a.mtx", nonsymmetric(field="complex"))).status == 0
 
 
 def test_a_gradient_check_that_tells_little_is_said_to(tmp_path, tsgu):
-    """Catches a check so loose that it would pass on anything, without a word about it."""
+    """Catches: a check so loose that it would pass on anything, without a word about it."""
     path = write(tmp_path / "a.mtx", _heat.heat_conduction(6)[0])
     run = tsgu(path, "--method", "linear_cg", "--rtol", "0.5")
     assert run.status == 0
@@ -90,7 +90,7 @@ def test_a_gradient_check_that_tells_little_is_said_to(tmp_path, tsgu):
 
 
 def test_other_warnings_of_the_solve_are_lines_of_the_command(tmp_path, tsgu, monkeypatch):
-    """Catches a warning that is swallowed, or printed with a file name and a line of source."""
+    """Catches: a warning that is swallowed, or printed with a file name and a line of source."""
 
     def differentiate(*arguments):
         warnings.warn("something to know", UserWarning, stacklevel=1)
@@ -104,7 +104,7 @@ def test_other_warnings_of_the_solve_are_lines_of_the_command(tmp_path, tsgu, mo
 @pytest.mark.parametrize("field", ["real", "complex"])
 @pytest.mark.parametrize("exponent", [0, 3, 6])
 def test_the_finite_difference_is_as_near_to_the_derivative_as_it_says(field, exponent):
-    """Catches a step that is a guess: too long or too short for an ill-conditioned matrix, by the exact tangent."""
+    """Catches: a step that is a guess: too long or too short for an ill-conditioned matrix, by the exact tangent."""
     random = np.random.default_rng(exponent)
     dtype = np.dtype(np.complex128 if field == "complex" else np.float64)
     left, right = (np.linalg.qr(_problem.gaussian(random, (20, 20), dtype))[0] for _ in range(2))
@@ -121,7 +121,7 @@ def test_the_finite_difference_is_as_near_to_the_derivative_as_it_says(field, ex
 
 @pytest.mark.parametrize("adjoint", [False, True])
 def test_condition_number_is_that_of_the_dense_formula(adjoint):
-    """Catches an estimate of A in place of its inverse, or of the wrong system. An estimate is below, and rarely by
+    """Catches: an estimate of A in place of its inverse, or of the wrong system. An estimate is below, and rarely by
     much."""
     A = nonsymmetric(field="complex")
     A = sp.csr_array(sp.diags_array(np.logspace(0, 8, 30)) @ A)
@@ -134,7 +134,7 @@ def test_condition_number_is_that_of_the_dense_formula(adjoint):
 
 
 def test_reference_solves_where_pivots_on_the_diagonal_fail():
-    """Catches an ordering for symmetric patterns that is trusted on a zero or tiny diagonal."""
+    """Catches: an ordering for symmetric patterns that is trusted on a zero or tiny diagonal."""
     random = np.random.default_rng(0)
     for diagonal in (0.0, 1e-14):
         A = sp.csr_array(np.diag(np.full(40, diagonal)) + np.kron(np.eye(20), [[0, 1], [2, 0]]))

@@ -48,7 +48,7 @@ def damaged(folder):
 
 @pytest.mark.parametrize("method", ["direct", "gmres"])
 def test_a_file_that_cannot_be_solved_is_one_line_with_its_name(method, tmp_path, tsgu):
-    """Catches a traceback, a second line, a table for nothing, and a file that is taken for another."""
+    """Catches: a traceback, a second line, a table for nothing, and a file that is taken for another."""
     for name, word in damaged(tmp_path).items():
         refused(tsgu(tmp_path / name, "--method", method), name, word)
     refused(tsgu(tmp_path / "missing.mtx"), "missing.mtx", "no such file")
@@ -57,14 +57,14 @@ def test_a_file_that_cannot_be_solved_is_one_line_with_its_name(method, tmp_path
 
 
 def test_a_pickle_is_not_opened(tmp_path, tsgu):
-    """Catches allow_pickle: a data file must not be able to run code."""
+    """Catches: allow_pickle: a data file must not be able to run code."""
     np.save(tmp_path / "b.npy", np.array([{}], dtype=object))
     refused(tsgu(write(tmp_path / "a.mtx", nonsymmetric()), "--rhs", tmp_path / "b.npy"), "b.npy")
 
 
 @pytest.mark.parametrize("consistent", [True, False])
 def test_singular_to_working_precision_is_refused_though_the_pivots_are_not_zero(consistent, tmp_path, tsgu):
-    """Catches a solution or a gradient without a correct digit that is passed on because rounding hid a zero pivot."""
+    """Catches: a solution or a gradient without a correct digit that is passed on because rounding hid a zero pivot."""
     line = sp.diags_array([-np.ones(19), np.array([1.0, *[2.0] * 18, 1.0]), -np.ones(19)], offsets=[-1, 0, 1])
     random = np.random.default_rng(0)
     scale = sp.diags_array(random.uniform(0.5, 2.0, 400))
@@ -75,7 +75,7 @@ def test_singular_to_working_precision_is_refused_though_the_pivots_are_not_zero
 
 
 def test_bad_right_hand_sides_are_one_line(tmp_path, tsgu):
-    """Catches a shape that is broadcast, text that is no number, a file without numbers, and non-finite entries."""
+    """Catches: a shape that is broadcast, text that is no number, a file without numbers, and non-finite entries."""
     path = write(tmp_path / "a.mtx", nonsymmetric())
     for name, b in {"long": np.ones(31), "row": np.ones((1, 30)), "cube": np.ones((30, 1, 1))}.items():
         np.save(tmp_path / f"{name}.npy", b)
@@ -105,13 +105,13 @@ def test_bad_right_hand_sides_are_one_line(tmp_path, tsgu):
     ],
 )
 def test_arguments_that_are_not_understood_are_one_line(arguments, fragments, tmp_path, tsgu, monkeypatch):
-    """Catches argparse's usage before the error, and a place to write that is looked at only after the solve."""
+    """Catches: argparse's usage before the error, and a place to write that is looked at only after the solve."""
     monkeypatch.chdir(tmp_path)
     refused(tsgu(write(tmp_path / "a.mtx", nonsymmetric()), *arguments), *fragments)
 
 
 def test_a_real_dtype_for_complex_data_is_refused(tmp_path, tsgu):
-    """Catches an imaginary part that is dropped, in the matrix or in the right-hand side."""
+    """Catches: an imaginary part that is dropped, in the matrix or in the right-hand side."""
     real, complex_ = write(tmp_path / "a.mtx", nonsymmetric()), write(tmp_path / "c.mtx", nonsymmetric(field="complex"))
     np.save(tmp_path / "b.npy", 1j * np.ones(30))
     refused(tsgu(complex_, "--dtype", "float64"), "complex64 or complex128")
@@ -119,20 +119,20 @@ def test_a_real_dtype_for_complex_data_is_refused(tmp_path, tsgu):
 
 
 def test_entries_that_overflow_in_the_dtype_asked_for_are_refused(tmp_path, tsgu):
-    """Catches infinities made by the conversion itself."""
+    """Catches: infinities made by the conversion itself."""
     path = write(tmp_path / "a.mtx", sp.csr_array(np.diag([1e39, 1.0])))
     refused(tsgu(path, "--dtype", "float32"), "float32", "1 non-finite of 2")
 
 
 def test_a_missing_torch_is_one_line_with_the_remedy(tmp_path, tsgu, monkeypatch):
-    """Catches a traceback on a machine where only the NumPy part is installed."""
+    """Catches: a traceback on a machine where only the NumPy part is installed."""
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "tsgu._cli._torch")
     refused(tsgu(write(tmp_path / "a.mtx", nonsymmetric())), 'pip install "tsgu[torch]"')
 
 
 def test_a_missing_matplotlib_is_one_line_before_anything_is_solved(tmp_path, tsgu, monkeypatch):
-    """Catches a traceback, or the loss of a long solve because the picture cannot be drawn after it."""
+    """Catches: a traceback, or the loss of a long solve because the picture cannot be drawn after it."""
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -142,7 +142,7 @@ def test_a_missing_matplotlib_is_one_line_before_anything_is_solved(tmp_path, ts
 
 
 def test_out_of_memory_is_one_line(tsgu, monkeypatch):
-    """Catches a traceback where the factors of a large matrix do not fit."""
+    """Catches: a traceback where the factors of a large matrix do not fit."""
 
     def too_large():
         raise MemoryError("cannot allocate 1 TiB")
@@ -160,7 +160,7 @@ def allocate(*arguments, **options):
 
 @pytest.mark.parametrize("step", ["solve", "gradient"])
 def test_memory_that_torch_cannot_allocate_is_one_line(step, tsgu, tmp_path, monkeypatch):
-    """Catches a traceback: what torch raises is no MemoryError. The message is the one that torch has today."""
+    """Catches: a traceback: what torch raises is no MemoryError. The message is the one that torch has today."""
     place = {"solve": (_torch, "sparse_generic_solve"), "gradient": (torch.autograd, "grad")}[step]
     path = write(tmp_path / "a.mtx", nonsymmetric())
     with monkeypatch.context() as patch:
@@ -181,7 +181,7 @@ def test_memory_that_torch_cannot_allocate_is_one_line(step, tsgu, tmp_path, mon
     ],
 )
 def test_only_a_failed_allocation_becomes_a_memory_error(message, expected, monkeypatch):
-    """Catches a wording of torch that is not known, and a mistake of the program that is told as a lack of memory."""
+    """Catches: a wording of torch that is not known, and a mistake of the program that is told as a lack of memory."""
 
     def fail(*arguments, **options):
         raise RuntimeError(message)

@@ -67,7 +67,7 @@ def write_text(path, banner, *lines):
 
 @pytest.mark.parametrize("kind", FILES)
 def test_every_kind_of_matrix_market_file_is_solved_for_ones(kind, tmp_path, tsgu):
-    """Catches a half of a symmetric file that is lost, a sign or conjugate of one that is wrong, and repeated entries
+    """Catches: a half of a symmetric file that is lost, a sign or conjugate of one that is wrong, and repeated entries
     of which the last wins."""
     lines, dense = FILES[kind]
     path = write_text(tmp_path / "a.mtx", *lines)
@@ -80,7 +80,7 @@ def test_every_kind_of_matrix_market_file_is_solved_for_ones(kind, tmp_path, tsg
 
 
 def test_compressed_and_saved_matrices_give_the_same_solution(tmp_path, tsgu):
-    """Catches an ending that is not looked at, and repeated entries of a .npz file that are not added."""
+    """Catches: an ending that is not looked at, and repeated entries of a .npz file that are not added."""
     A = nonsymmetric()
     expected = np.linalg.solve(A.toarray(), np.ones(30))
     write(tmp_path / "a.mtx", A)
@@ -101,7 +101,7 @@ def test_compressed_and_saved_matrices_give_the_same_solution(tmp_path, tsgu):
     "kind", ["npy", "column.npy", "block.npy", "txt", "complex.txt", "mtx", "sparse.mtx", "mtx.gz"]
 )
 def test_every_kind_of_right_hand_side_is_solved(kind, tmp_path, tsgu):
-    """Catches a right-hand side that is ignored, transposed, cut to its real part, or left as (n, 1)."""
+    """Catches: a right-hand side that is ignored, transposed, cut to its real part, or left as (n, 1)."""
     A = nonsymmetric()
     random = np.random.default_rng(1)
     b = random.standard_normal(30)
@@ -127,7 +127,7 @@ def test_every_kind_of_right_hand_side_is_solved(kind, tmp_path, tsgu):
 
 
 def test_a_zero_right_hand_side_passes_its_checks(tmp_path, tsgu):
-    """Catches a finite difference whose step or scale is taken from the solution, which is zero."""
+    """Catches: a finite difference whose step or scale is taken from the solution, which is zero."""
     np.save(tmp_path / "b.npy", np.zeros(30))
     run = tsgu(write(tmp_path / "a.mtx", nonsymmetric()), "--rhs", tmp_path / "b.npy", "--method", "gmres")
     assert (run.status, run.err, run.rows[0]["forward"]) == (0, [], 0.0)

@@ -11,7 +11,7 @@ from tsgu._core.methods import _choice, _registry
 
 
 def test_without_arguments_every_method_solves_and_differentiates_the_heat_problem():
-    """Catches a method or backend left out, a check that does not pass, output on stderr, and a wrong exit status."""
+    """Catches: a method or backend left out, a check that does not pass, output on stderr, and a wrong exit status."""
     with process() as command:
         out, err = command.communicate(timeout=DEADLINE)
     table = rows(out)
@@ -27,7 +27,7 @@ def test_without_arguments_every_method_solves_and_differentiates_the_heat_probl
 
 
 def test_heat_problem_is_the_five_point_laplacian_where_the_conductivity_is_constant(monkeypatch):
-    """Catches a boundary that is left open and a row that does not balance, by the textbook matrix for k = 1."""
+    """Catches: a boundary that is left open and a row that does not balance, by the textbook matrix for k = 1."""
     monkeypatch.setattr(np, "sin", np.zeros_like)
     A, b = _heat.heat_conduction(7)
     line = sp.diags_array([-np.ones(6), 2 * np.ones(7), -np.ones(6)], offsets=[-1, 0, 1])
@@ -37,7 +37,7 @@ def test_heat_problem_is_the_five_point_laplacian_where_the_conductivity_is_cons
 
 
 def test_heat_problem_has_variable_conductivity_and_is_positive_definite():
-    """Catches a conductivity that is not applied, and one that spoils symmetry."""
+    """Catches: a conductivity that is not applied, and one that spoils symmetry."""
     A, _ = _heat.heat_conduction(8)
     dense = A.toarray()
     np.testing.assert_allclose(dense, dense.T)
@@ -48,8 +48,8 @@ def test_heat_problem_has_variable_conductivity_and_is_positive_definite():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 def test_every_method_passes_in_every_dtype(method, dtype, tmp_path, tsgu):
-    """Catches a dtype that is not honoured, a default rtol for the wrong precision, and checks that only hold in double
-    precision."""
+    """Catches: a dtype that is not honoured, a default rtol for the wrong precision, and checks that only hold in
+    double precision."""
     A, _ = _heat.heat_conduction(6)
     sp.save_npz(tmp_path / "a.npz", A)
     run = tsgu(tmp_path / "a.npz", "--method", method, "--dtype", dtype, "--save", tmp_path / "x.npy")
@@ -67,14 +67,14 @@ def test_every_method_passes_in_every_dtype(method, dtype, tmp_path, tsgu):
 @pytest.mark.parametrize("method", ["direct", "bicgstab", "gmres"])
 @pytest.mark.parametrize("field", ["real", "complex"])
 def test_gradients_of_a_nonsymmetric_matrix_pass_for_the_methods_that_solve_it(method, field, tmp_path, tsgu):
-    """Catches a reference or a backend that is right for symmetric or real matrices only."""
+    """Catches: a reference or a backend that is right for symmetric or real matrices only."""
     run = tsgu(write(tmp_path / "a.mtx", nonsymmetric(field=field)), "--method", method)
     assert (run.status, run.err) == (0, [])
     assert run.rows[0]["allowed"] < 1e-6
 
 
 def test_rtol_reaches_the_method(tmp_path, tsgu):
-    """Catches an --rtol that is parsed and forgotten."""
+    """Catches: an --rtol that is parsed and forgotten."""
     path = write(tmp_path / "a.mtx", nonsymmetric())
     loose, tight = (tsgu(path, "--method", "gmres", "--rtol", rtol).rows[0] for rtol in ("1e-2", "1e-12"))
     assert 1e-12 < loose["forward"] <= 1e-2
@@ -83,7 +83,7 @@ def test_rtol_reaches_the_method(tmp_path, tsgu):
 
 
 def test_save_keeps_the_first_method_where_several_run(tmp_path, monkeypatch, tsgu):
-    """Catches a solution of another method than --help says."""
+    """Catches: a solution of another method than --help says."""
     A, b = _heat.heat_conduction(10)
     monkeypatch.setattr(_problem, "heat_conduction", lambda: (A, b))
     run = tsgu("--save", tmp_path / "x.npy")
@@ -93,7 +93,7 @@ def test_save_keeps_the_first_method_where_several_run(tmp_path, monkeypatch, ts
 
 @pytest.mark.parametrize("method", ["direct", "gmres"])
 def test_plot_writes_a_picture(method, tmp_path, tsgu):
-    """Catches a picture that needs a display, and one that is not written where there is no history."""
+    """Catches: a picture that needs a display, and one that is not written where there is no history."""
     target = tmp_path / "history.png"
     run = tsgu(write(tmp_path / "a.mtx", nonsymmetric()), "--method", method, "--plot", target)
     assert (run.status, run.err) == (0, [])
@@ -101,7 +101,8 @@ def test_plot_writes_a_picture(method, tmp_path, tsgu):
 
 
 def test_auto_solves_and_says_what_it_chose(tmp_path, tsgu, monkeypatch):
-    """Catches a choice that nobody hears of, one told once for each solve, an attempt that failed taken for the end."""
+    """Catches: a choice that nobody hears of, one told once for each solve, an attempt that failed taken for the
+    end."""
     A, _ = _heat.heat_conduction(6)
     sp.save_npz(tmp_path / "a.npz", A)
     run = tsgu(tmp_path / "a.npz", "--method", "auto")

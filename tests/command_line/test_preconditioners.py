@@ -23,7 +23,7 @@ KRYLOV = tuple(method.name for method in _registry.krylov())
     ],
 )
 def test_a_preconditioner_serves_every_method_that_can_use_it(arguments, methods, monkeypatch, tsgu):
-    """Catches one that is parsed and forgotten, or not transposed in the adjoint; a check that no longer passes."""
+    """Catches: one that is parsed and forgotten, or not transposed in the adjoint; a check that no longer passes."""
     pytest.importorskip("pyamg", reason="needs pyamg")
     A, b = _heat.heat_conduction(20)
     monkeypatch.setattr(_problem, "heat_conduction", lambda: (A, b))
@@ -38,7 +38,7 @@ def test_a_preconditioner_serves_every_method_that_can_use_it(arguments, methods
 
 
 def test_a_file_with_a_preconditioner_is_solved_by_gmres(tmp_path, tsgu):
-    """Catches the default method, which takes none; and a complex matrix that the default kind of amg refuses."""
+    """Catches: the default method, which takes none; and a complex matrix that the default kind of amg refuses."""
     pytest.importorskip("pyamg", reason="needs pyamg")
     path = write(tmp_path / "a.mtx", nonsymmetric(field="complex"))
     for name in ("jacobi", "amg", "ilu"):
@@ -47,7 +47,7 @@ def test_a_file_with_a_preconditioner_is_solved_by_gmres(tmp_path, tsgu):
 
 
 def test_jax_takes_the_same_preconditioner(tmp_path, tsgu):
-    """Catches a backend that ignores it."""
+    """Catches: a backend that ignores it."""
     path = write(tmp_path / "a.mtx", nonsymmetric())
     run = tsgu(path, "--precond", "ilu", "--backend", "both")
     assert (run.status, run.err) == (0, [])
@@ -70,7 +70,7 @@ def test_jax_takes_the_same_preconditioner(tmp_path, tsgu):
     ],
 )
 def test_a_preconditioner_that_cannot_be_had_is_one_line(arguments, fragments, tmp_path, tsgu, monkeypatch):
-    """Catches a traceback, an option that is quietly dropped, and a solve without what was asked for."""
+    """Catches: a traceback, an option that is quietly dropped, and a solve without what was asked for."""
     A = np.random.default_rng(0).standard_normal((12, 12))
     if "amg" in arguments:
         monkeypatch.setitem(sys.modules, "pyamg", None)

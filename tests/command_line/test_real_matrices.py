@@ -19,7 +19,7 @@ from tests.contract.systems import ITERATIVE
     ],
 )
 def test_real_matrices_are_solved_and_differentiated(name, method, real_matrix, tmp_path, tsgu):
-    """Catches what only real data show: scaling by 1e9, repeated entries, zero diagonals, complex symmetry."""
+    """Catches: what only real data show: scaling by 1e9, repeated entries, zero diagonals, complex symmetry."""
     path = real_matrix(name)
     run = tsgu(path, "--method", method, "--save", tmp_path / "x.npy")
     assert (run.status, run.err) == (0, [])
@@ -31,7 +31,7 @@ def test_real_matrices_are_solved_and_differentiated(name, method, real_matrix, 
 
 @pytest.mark.parametrize("method", ITERATIVE)
 def test_a_matrix_too_hard_for_krylov_methods_is_reported_so(method, real_matrix, tsgu):
-    """Catches a method that gives up quietly, or claims a residual that it has not reached."""
+    """Catches: a method that gives up quietly, or claims a residual that it has not reached."""
     run = tsgu(real_matrix("olm1000.mtx"), "--method", method)
     assert (run.status, len(run.err), run.rows[0]["check"]) == (1, 1, "FAILED")
     assert run.err[0].startswith(f"tsgu: not converged: {method} on the ")

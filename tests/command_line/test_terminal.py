@@ -66,7 +66,7 @@ def begun(terminal):
 
 
 def test_a_long_solve_shows_its_progress_on_a_terminal_and_clears_it(terminal, monkeypatch):
-    """Catches a line that never comes, does not count, or stays in the way of what follows."""
+    """Catches: a line that never comes, does not count, or stays in the way of what follows."""
     monkeypatch.setattr(_progress, "PATIENCE", 0.01)
     monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=count().__next__))  # a second at each look
     terminal.connect()
@@ -78,7 +78,7 @@ def test_a_long_solve_shows_its_progress_on_a_terminal_and_clears_it(terminal, m
 
 
 def test_the_command_names_the_method_that_is_at_work(terminal, tmp_path, monkeypatch, tsgu):
-    """Catches a solve that is left out of the progress line."""
+    """Catches: a solve that is left out of the progress line."""
 
     def differentiate(*arguments):
         until(lambda: re.search(r"\rsolving by gmres in torch \.\.\. \d+ s", terminal.text()))
@@ -91,7 +91,7 @@ def test_the_command_names_the_method_that_is_at_work(terminal, tmp_path, monkey
 
 
 def test_a_short_solve_shows_nothing_on_a_terminal(terminal, monkeypatch):
-    """Catches a flicker for each of many short solves."""
+    """Catches: a flicker for each of many short solves."""
     monkeypatch.setattr(_progress, "PATIENCE", 100 * _progress.PATIENCE)  # short on any machine, however busy
     terminal.connect()
     with _progress.progress("solving by minres"):
@@ -100,7 +100,7 @@ def test_a_short_solve_shows_nothing_on_a_terminal(terminal, monkeypatch):
 
 
 def test_nothing_is_shown_where_stderr_is_a_file(begun, tmp_path, monkeypatch):
-    """Catches carriage returns in a log."""
+    """Catches: carriage returns in a log."""
     log = tmp_path / "log"
     monkeypatch.setattr(_progress, "PATIENCE", 0.01)
     with log.open("w") as stream:
@@ -112,7 +112,7 @@ def test_nothing_is_shown_where_stderr_is_a_file(begun, tmp_path, monkeypatch):
 
 
 def test_progress_ends_with_an_error(begun, terminal, monkeypatch):
-    """Catches a thread that goes on writing over the error message."""
+    """Catches: a thread that goes on writing over the error message."""
     monkeypatch.setattr(_progress, "PATIENCE", 0.01)
     terminal.connect()
 
@@ -148,14 +148,14 @@ runpy.run_module("tsgu", run_name="__main__", alter_sys=True)
 
 
 def test_a_missing_file_ends_the_process_with_status_two_and_one_line():
-    """Catches an exit status that main returns and the process does not."""
+    """Catches: an exit status that main returns and the process does not."""
     with process("missing.mtx") as command:
         out, err = command.communicate(timeout=DEADLINE)
     assert (command.returncode, out, err) == (2, "", "tsgu: error: missing.mtx: no such file\n")
 
 
 def test_an_interruption_ends_the_process_with_status_130_and_without_traceback():
-    """Catches a traceback, and an interruption that is taken for an error of the solve."""
+    """Catches: a traceback, and an interruption that is taken for an error of the solve."""
     with process("--method", "gmres", "--rtol", "1e-14", "--backend", "torch", interpreter=("-c", ENDLESS)) as command:
         command.stdout.readline()
         assert command.stdout.readline().startswith("method")  # the solve comes next, and does not end by itself
@@ -165,7 +165,7 @@ def test_an_interruption_ends_the_process_with_status_130_and_without_traceback(
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback():
-    """Catches the traceback of ``python -m tsgu | head -1``."""
+    """Catches: the traceback of ``python -m tsgu | head -1``."""
     reader, writer = os.pipe()
     os.close(reader)
     with process("--method", "direct", "--backend", "torch", stdout=writer) as command:
@@ -176,7 +176,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback():
 
 
 def test_help_names_every_option_and_the_default_right_hand_side(capsys):
-    """Catches an option without a word, and a default that nobody can know of."""
+    """Catches: an option without a word, and a default that nobody can know of."""
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     text = " ".join(capsys.readouterr().out.split())

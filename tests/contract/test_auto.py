@@ -62,12 +62,12 @@ def check(package, system, columns, expected=None, rtol=RTOL):
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_chosen_method_has_the_dense_solution_and_gradients(package, no_shortcut, name):
-    """A preconditioner that the adjoint does not transpose, a method that does not suit the matrix."""
+    """Catches: a preconditioner that the adjoint does not transpose, a method that does not suit the matrix."""
     check(package, BY_NAME[name], 2, CHOICES[name])
 
 
 def test_an_absolute_tolerance_is_for_the_forward_solve_alone(package, no_shortcut):
-    """Handed on to the chosen method for all its solves: no gradient where the loss is small."""
+    """Catches: handed on to the chosen method for all its solves: no gradient where the loss is small."""
     system = BY_NAME["poisson"]
     b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
     with package.record() as log:
@@ -80,12 +80,12 @@ def test_an_absolute_tolerance_is_for_the_forward_solve_alone(package, no_shortc
 
 @pytest.mark.parametrize("name", ["badly scaled", "complex symmetric", "duplicates", "one unknown", "no unknowns"])
 def test_a_small_system_is_factored(package, name):
-    """A Krylov method where a factorisation costs nothing; an empty system looked at."""
+    """Catches: a Krylov method where a factorisation costs nothing; an empty system looked at."""
     check(package, BY_NAME[name], None, None if name == "no unknowns" else "direct")
 
 
 def test_what_fails_is_followed_by_what_solves(package, no_shortcut):
-    """An answer of conjugate gradients on an indefinite matrix; a warning though the answer is right."""
+    """Catches: an answer of conjugate gradients on an indefinite matrix; a warning though the answer is right."""
     log = check(package, indefinite(), None, rtol=1e-10)
     solved = [info for info in log if info.converged]
     assert "linear_cg + jacobi" not in {info.method for info in solved}
@@ -94,7 +94,7 @@ def test_what_fails_is_followed_by_what_solves(package, no_shortcut):
 
 
 def test_nothing_that_meets_the_target_is_reported_once_for_each_system(package, no_shortcut):
-    """A failure that is only in the log, or one warning for each attempt."""
+    """Catches: a failure that is only in the log, or one warning for each attempt."""
     system = BY_NAME["general"]
     b = right_hand_side(system, None)
     # At rtol=0 and one step nothing can be right, but for factors, which reach rounding level.
@@ -109,7 +109,7 @@ def test_nothing_that_meets_the_target_is_reported_once_for_each_system(package,
 
 
 def test_a_column_that_is_not_finite_is_no_reason_to_try_another_method(package, no_shortcut):
-    """A NaN in the loss that sends every method, and a factorisation, after it."""
+    """Catches: a NaN in the loss that sends every method, and a factorisation, after it."""
     system = BY_NAME["general"]
     w = right_hand_side(system, 2)
     w[:, 1] = np.nan
@@ -124,7 +124,7 @@ def test_a_column_that_is_not_finite_is_no_reason_to_try_another_method(package,
 
 
 def test_a_matrix_that_is_singular_to_working_precision_is_called_so(package, no_shortcut):
-    """Advice to use direct, which has found out what is wrong, from a method that failed before it."""
+    """Catches: advice to use direct, which has found out what is wrong, from a method that failed before it."""
     flow = np.diff(np.eye(40), axis=0) * np.sqrt(1 + np.random.default_rng(3).random((39, 1)))
     problem = package.Problem(from_dense(flow.T @ flow), np.ones(40))  # a path that nothing holds
     if package.NAME == "torch":
@@ -139,7 +139,7 @@ def test_a_matrix_that_is_singular_to_working_precision_is_called_so(package, no
 
 
 def test_a_tolerance_holds_for_factors_too(package):
-    """rtol dropped on the way to direct, which knows only its own."""
+    """Catches: rtol dropped on the way to direct, which knows only its own."""
     system = BY_NAME["badly scaled"]
     b = right_hand_side(system, None)
     with package.record() as log:
@@ -149,14 +149,14 @@ def test_a_tolerance_holds_for_factors_too(package):
 
 @pytest.mark.parametrize("arguments", [{"x0": 1.0}, {"M": 1.0}, {"settings": 1.0}, {"library": "superlu"}])
 def test_arguments_that_could_not_be_honoured_are_refused(package, arguments):
-    """A start or a preconditioner that is accepted and dropped."""
+    """Catches: a start or a preconditioner that is accepted and dropped."""
     system = BY_NAME["general"]
     with pytest.raises(TypeError, match=f"auto accepts the keyword arguments .*; got {next(iter(arguments))}"):
         package.Problem(system, right_hand_side(system, None)).solve(package.method("auto"), **arguments)
 
 
 def test_a_tolerance_out_of_range_is_refused_whoever_solves(package):
-    """A check that only the Krylov methods make."""
+    """Catches: a check that only the Krylov methods make."""
     system = BY_NAME["general"]
     with pytest.raises(ValueError, match="rtol must be a finite number >= 0; got -1"):
         package.Problem(system, right_hand_side(system, None)).solve(package.method("auto"), rtol=-1)

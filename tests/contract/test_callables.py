@@ -16,7 +16,7 @@ from tsgu._core.methods import _registry
 
 
 def test_an_omitted_transpose_solver_is_applied_to_the_transpose(package):
-    """The forward solver reused on A: a gradient off by a third on a nonsymmetric matrix."""
+    """Catches: the forward solver reused on A: a gradient off by a third on a nonsymmetric matrix."""
     system = BY_NAME["complex general"]
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     solver = package.foreign(np.linalg.solve)
@@ -27,7 +27,7 @@ def test_an_omitted_transpose_solver_is_applied_to_the_transpose(package):
 
 
 def test_a_given_transpose_solver_receives_the_matrix_and_means_plain_transposition(package):
-    """A^T for A^H, or A^T handed to a callable that transposes once more."""
+    """Catches: A^T for A^H, or A^T handed to a callable that transposes once more."""
     system = BY_NAME["complex general"]
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     seen = []
@@ -49,7 +49,7 @@ def test_a_given_transpose_solver_receives_the_matrix_and_means_plain_transposit
 
 @pytest.mark.parametrize("columns", [None, 1, 3])
 def test_a_solver_sees_the_shape_of_b_in_both_directions(package, columns):
-    """b of shape (n,) passed as (n, 1) in the backward pass only."""
+    """Catches: b of shape (n,) passed as (n, 1) in the backward pass only."""
     system = BY_NAME["general"]
     b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
     shapes = []
@@ -63,7 +63,7 @@ def test_a_solver_sees_the_shape_of_b_in_both_directions(package, columns):
 
 
 def test_a_foreign_solver_that_does_not_solve_is_reported(package):
-    """A loose default tolerance of somebody else's solver; verify=None says that one does not care."""
+    """Catches: a loose default tolerance of somebody else's solver; verify=None says that one does not care."""
     system = BY_NAME["general"]
     b = right_hand_side(system, 2)
     loose = package.foreign(lambda dense, rhs: 0.99 * np.linalg.solve(dense, rhs))
@@ -78,7 +78,7 @@ def test_a_foreign_solver_that_does_not_solve_is_reported(package):
 
 
 def test_keyword_arguments_reach_both_solvers_and_x0_the_forward_alone(package):
-    """An option that one of the solvers silently lacks."""
+    """Catches: an option that one of the solvers silently lacks."""
     system = BY_NAME["general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     seen = []
@@ -92,7 +92,7 @@ def test_keyword_arguments_reach_both_solvers_and_x0_the_forward_alone(package):
 
 
 def test_an_own_method_as_transpose_solver_is_applied_to_the_transpose(package):
-    """direct given for the adjoint of a Krylov solve, solving with A instead."""
+    """Catches: direct given for the adjoint of a Krylov solve, solving with A instead."""
     system = BY_NAME["general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     solver = package.foreign(np.linalg.solve)
@@ -106,7 +106,7 @@ def test_an_own_method_as_transpose_solver_is_applied_to_the_transpose(package):
 
 @pytest.mark.parametrize("given", ["solve", "transpose_solve", "both"])
 def test_a_partial_of_a_method_is_the_method_with_these_arguments(package, given):
-    """A callable from outside, prepared twice, its M not transposed and its atol stopping the adjoint, too."""
+    """Catches: a callable from outside, prepared twice, its M not transposed and its atol stopping the adjoint, too."""
     system = BY_NAME["convection"]
     b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
     M = package.dense_matrix(np.linalg.inv(system.dense))
@@ -125,7 +125,7 @@ def test_a_partial_of_a_method_is_the_method_with_these_arguments(package, given
 
 
 def test_partials_that_contradict_each_other_are_refused_and_foreign_ones_left_alone(package):
-    """An argument of one solver that the other gets in silence."""
+    """Catches: an argument of one solver that the other gets in silence."""
     system = BY_NAME["poisson"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     problem, cg = package.Problem(system, b), package.method("linear_cg")
@@ -144,7 +144,7 @@ def test_partials_that_contradict_each_other_are_refused_and_foreign_ones_left_a
 
 @methods
 def test_a_method_refuses_what_it_does_not_know(package, method):
-    """An option accepted and ignored."""
+    """Catches: an option accepted and ignored."""
     system = usual(method)
     problem = package.Problem(system, right_hand_side(system, None))
     with pytest.raises(TypeError, match=rf"{method} accepts (the|no) keyword arguments.*; got tolerance"):
@@ -152,7 +152,7 @@ def test_a_method_refuses_what_it_does_not_know(package, method):
 
 
 def test_a_method_named_by_a_string_is_refused_with_the_remedy(package):
-    """'linear_cg' taken for a callable and failing far away."""
+    """Catches: 'linear_cg' taken for a callable and failing far away."""
     system = BY_NAME["poisson"]
     with pytest.raises(TypeError, match=r"solve must be a callable .* got the string 'linear_cg'"):
         package.Problem(system, right_hand_side(system, None)).solve("linear_cg")
@@ -162,7 +162,7 @@ def test_a_method_named_by_a_string_is_refused_with_the_remedy(package):
 
 @methods
 def test_a_method_is_saved_by_its_name(package, method):
-    """A module or settings that hold a method, and so cannot be saved or sent to another process."""
+    """Catches: a module or settings that hold a method, and so cannot be saved or sent to another process."""
     kept = package.method(method)
     assert pickle.loads(pickle.dumps(kept)) is kept
     assert copy.deepcopy(kept) is kept
@@ -178,7 +178,7 @@ def test_a_method_is_saved_by_its_name(package, method):
     ],
 )
 def test_a_number_out_of_range_is_refused(package, arguments, message):
-    """A negative tolerance that runs to the iteration limit."""
+    """Catches: a negative tolerance that runs to the iteration limit."""
     system = BY_NAME["general"]
     with pytest.raises(ValueError, match=message):
         package.Problem(system, right_hand_side(system, None)).solve(package.method("gmres"), **arguments)
@@ -186,7 +186,7 @@ def test_a_number_out_of_range_is_refused(package, arguments, message):
 
 @methods
 def test_what_is_prepared_serves_forward_and_adjoint(package, method):
-    """Factors that exist already and cannot be used; or used for the transpose as if they were those of it."""
+    """Catches: factors that exist already and cannot be used; or used for the transpose as if they were those of it."""
     system = usual(method)
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     problem = package.Problem(system, b)
@@ -205,7 +205,7 @@ def test_what_is_prepared_serves_forward_and_adjoint(package, method):
 
 @pytest.mark.parametrize("method", ["direct", "gmres"])
 def test_a_solver_that_prepares_a_method_for_the_transpose_is_taken_at_its_word(package, method):
-    """What it prepared for A^T transposed once more, since the package knows the object: a solve with A."""
+    """Catches: what it prepared for A^T transposed once more, since the package knows the object: a solve with A."""
     system = BY_NAME["general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
 
@@ -219,7 +219,7 @@ def test_a_solver_that_prepares_a_method_for_the_transpose_is_taken_at_its_word(
 
 
 def test_what_is_prepared_for_another_matrix_is_found_out(package):
-    """The factors of the last step of a training loop, whose gradient would be silently wrong."""
+    """Catches: the factors of the last step of a training loop, whose gradient would be silently wrong."""
     system = BY_NAME["general"]
     b = right_hand_side(system, None)
     problem = package.Problem(system, b)
@@ -230,7 +230,7 @@ def test_what_is_prepared_for_another_matrix_is_found_out(package):
 
 
 def test_a_prepared_method_that_misses_its_target_says_so(package):
-    """A residual between the target of the method and what verify lets pass."""
+    """Catches: a residual between the target of the method and what verify lets pass."""
     system = BY_NAME["poisson"]
     problem = package.Problem(system, right_hand_side(system, None))
     prepared = package.method("linear_cg").prepare(problem.detached(), maxiter=11)
@@ -239,7 +239,7 @@ def test_a_prepared_method_that_misses_its_target_says_so(package):
 
 
 def test_arguments_beside_a_prepared_method_are_refused(package):
-    """A tolerance that comes too late and is dropped."""
+    """Catches: a tolerance that comes too late and is dropped."""
     system = BY_NAME["poisson"]
     problem = package.Problem(system, right_hand_side(system, None))
     prepared = package.method("linear_cg").prepare(problem.detached())
@@ -259,7 +259,7 @@ def test_arguments_beside_a_prepared_method_are_refused(package):
     ids=["short", "row", "integers", "complex"],
 )
 def test_a_right_hand_side_that_does_not_fit_what_is_prepared_is_named(package, method, b, error, message):
-    """An error in the words of SuperLU, out of a callback; a single number taken for a vector."""
+    """Catches: an error in the words of SuperLU, out of a callback; a single number taken for a vector."""
     problem = package.Problem(BY_NAME["poisson"], right_hand_side(BY_NAME["poisson"], None))
     prepared = package.method(method).prepare(problem.detached())
     with pytest.raises(error, match=message):
@@ -268,7 +268,8 @@ def test_a_right_hand_side_that_does_not_fit_what_is_prepared_is_named(package, 
 
 @pytest.mark.parametrize("method", ["direct", "linear_cg"])
 def test_what_is_prepared_is_not_given_to_a_system_of_another_size_or_dtype(package, method):
-    """Factors of another mesh, or real ones for a complex right-hand side, that fail in the words of SuperLU."""
+    """Catches: factors of another mesh, or real ones for a complex right-hand side, that fail in the words of
+    SuperLU."""
     problem = package.Problem(BY_NAME["poisson"], right_hand_side(BY_NAME["poisson"], None))
     prepared = package.method(method).prepare(problem.detached())
     other = BY_NAME["hermitian definite"]
@@ -296,7 +297,7 @@ def test_what_is_prepared_is_not_given_to_a_system_of_another_size_or_dtype(pack
     ids=["batch", "rectangular", "integers", "not finite"],
 )
 def test_a_matrix_that_cannot_be_prepared_is_named(package, method, values, shape, error, message):
-    """One that a solve would refuse, called singular; a batch that fails at its first right-hand side."""
+    """Catches: one that a solve would refuse, called singular; a batch that fails at its first right-hand side."""
     i = package.array(np.arange(3))
     with pytest.raises(error, match=message):
         package.method(method).prepare(package.SparseMatrix.from_coo(i, i, package.array(values), shape))
@@ -304,7 +305,7 @@ def test_a_matrix_that_cannot_be_prepared_is_named(package, method, values, shap
 
 @pytest.mark.parametrize("method", ["direct", "auto"])
 def test_a_start_for_what_does_not_start_is_refused(package, method):
-    """x0 accepted, whatever its shape, and ignored."""
+    """Catches: x0 accepted, whatever its shape, and ignored."""
     system = BY_NAME["poisson"]
     problem = package.Problem(system, right_hand_side(system, None))
     prepared = package.method(method).prepare(problem.detached())

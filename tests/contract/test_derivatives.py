@@ -14,7 +14,7 @@ SINGLE = {np.dtype(np.float64): np.float32, np.dtype(np.complex128): np.complex6
 @pairs
 @pytest.mark.parametrize("columns", [None, 3])
 def test_solution_equals_the_dense_one(package, method, system, columns):
-    """A wrong conversion, a duplicate counted once, a transposed product."""
+    """Catches: a wrong conversion, a duplicate counted once, a transposed product."""
     b = right_hand_side(system, columns)
     x = package.Problem(system, b).solve(package.method(method), **options(method))
     assert_close(x, truth.solution(system, b), tolerance(system.condition, np.float64, RTOL), "x")
@@ -23,7 +23,8 @@ def test_solution_equals_the_dense_one(package, method, system, columns):
 @pairs
 @pytest.mark.parametrize("columns", [None, 3])
 def test_gradients_equal_the_dense_ones_at_every_stored_entry(package, method, system, columns):
-    """A missing transpose or conjugate, a gradient zero or absent at an explicit zero, a duplicate with half of it."""
+    """Catches: a missing transpose or conjugate, a gradient zero or absent at an explicit zero, a duplicate with half
+    of it."""
     b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
     expected = truth.gradients(system, b, w)
     tol = tolerance(system.condition, np.float64, RTOL, order=2)
@@ -35,7 +36,8 @@ def test_gradients_equal_the_dense_ones_at_every_stored_entry(package, method, s
 
 @pairs
 def test_single_precision_is_solved_to_single_precision(package, method, system):
-    """A tolerance beyond the precision that ends in failure or an endless loop, a silent promotion to double."""
+    """Catches: a tolerance beyond the precision that ends in failure or an endless loop, a silent promotion to
+    double."""
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     dtype = SINGLE[system.values.dtype]
     problem = package.Problem(system, b, dtype=dtype)
@@ -56,7 +58,8 @@ def second_order_pairs():
 
 @pytest.mark.parametrize(("method", "system"), second_order_pairs(), ids=lambda value: str(value))
 def test_second_derivatives_equal_the_dense_ones_at_every_stored_entry(package, method, system):
-    """The adjoint solve differentiated with the solvers swapped instead of with A^H: a transposed second derivative."""
+    """Catches: the adjoint solve differentiated with the solvers swapped instead of with A^H: a transposed second
+    derivative."""
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     along = direction(system, b)
     got = package.Problem(system, b).hessian_products(w, along, package.method(method), **options(method))
@@ -68,7 +71,7 @@ def test_second_derivatives_equal_the_dense_ones_at_every_stored_entry(package, 
 
 @pairs
 def test_second_derivatives_in_b_equal_the_dense_ones(package, method, system):
-    """The same along directions in b alone, which every method can follow."""
+    """Catches: the same along directions in b alone, which every method can follow."""
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     along = np.zeros_like(system.values), direction(system, b)[1]
     got = package.Problem(system, b).hessian_products(w, along, package.method(method), **options(method))
@@ -80,7 +83,7 @@ def test_second_derivatives_in_b_equal_the_dense_ones(package, method, system):
 
 @pairs
 def test_forward_mode_equals_the_dense_one(package, method, system):
-    """A tangent solve that starts from x0, or forgets dA x."""
+    """Catches: a tangent solve that starts from x0, or forgets dA x."""
     b = right_hand_side(system, 2)
     along = direction(system, b)
     got = package.Problem(system, b).tangent(along, package.method(method), **options(method))
@@ -91,7 +94,7 @@ def test_forward_mode_equals_the_dense_one(package, method, system):
 @methods
 @pytest.mark.parametrize("batched", ["values", "b", "both"])
 def test_vmap_equals_a_loop(package, method, batched):
-    """Members of a batch that share a preparation meant for one, or come back in the wrong order."""
+    """Catches: members of a batch that share a preparation meant for one, or come back in the wrong order."""
     system = usual(method)
     b = np.stack([right_hand_side(system, 2, seed) for seed in (1, 2, 3)])
     values = np.stack([system.values * scale for scale in (1.0, 2.0, -0.5 if method != "linear_cg" else 0.5)])

@@ -16,7 +16,7 @@ HERMITIAN = ("linear_cg", "minres")
 
 @functions
 def test_what_a_function_closes_over_receives_the_gradient_of_a_stored_matrix(package, method, system):
-    """A parameter inside the function that receives none, without a word."""
+    """Catches: a parameter inside the function that receives none, without a word."""
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     problem = package.Problem(system, b, "function")
     assert_close(
@@ -32,7 +32,7 @@ def test_what_a_function_closes_over_receives_the_gradient_of_a_stored_matrix(pa
 
 @iterative
 def test_second_derivatives_go_through_a_function_too(package, method):
-    """A solution that is a constant in the gradient, so that the second derivative lacks half of its terms."""
+    """Catches: a solution that is a constant in the gradient, so that the second derivative lacks half of its terms."""
     system = usual(method)
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     along = direction(system, b)
@@ -42,7 +42,7 @@ def test_second_derivatives_go_through_a_function_too(package, method):
 
 
 def test_a_block_of_right_hand_sides_goes_through_a_function(package):
-    """Columns that get the gradients of each other."""
+    """Catches: columns that get the gradients of each other."""
     system = BY_NAME["complex general"]
     b, w = right_hand_side(system, 3), right_hand_side(system, 3, seed=4)
     grads = package.Problem(system, b, "function").gradients(w, package.method("gmres"), rtol=RTOL)
@@ -51,7 +51,7 @@ def test_a_block_of_right_hand_sides_goes_through_a_function(package):
 
 
 def test_a_solver_from_outside_takes_a_function_and_its_transpose(package):
-    """A function that only the methods of the package would take; in the adjoint, the function in place of its
+    """Catches: a function that only the methods of the package would take; in the adjoint, the function in place of its
     transpose."""
     system = BY_NAME["complex general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
@@ -73,7 +73,7 @@ def test_a_solver_from_outside_takes_a_function_and_its_transpose(package):
 
 @pytest.mark.parametrize("kind", ["function", "opaque"])
 def test_a_function_that_is_not_symmetric_is_noticed_in_the_adjoint(package, kind):
-    """A for A^T in the adjoint: the solution is right, the gradient is not, and both converge."""
+    """Catches: a for A^T in the adjoint: the solution is right, the gradient is not, and both converge."""
     system = BY_NAME["general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     dense = 20 * np.eye(system.n) + 0.1 * system.dense
@@ -87,7 +87,7 @@ def test_a_function_that_is_not_symmetric_is_noticed_in_the_adjoint(package, kin
 
 @pytest.mark.parametrize("method", HERMITIAN)
 def test_an_opaque_symmetric_function_is_its_own_transpose(package, method):
-    """A transpose that cannot be derived, where none is needed."""
+    """Catches: a transpose that cannot be derived, where none is needed."""
     system = BY_NAME["poisson"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     got = package.adjoint(package.method(method), package.opaque(system.dense), b, w, rtol=RTOL)
@@ -96,7 +96,7 @@ def test_an_opaque_symmetric_function_is_its_own_transpose(package, method):
 
 @pytest.mark.parametrize("method", ["bicgstab", "gmres"])
 def test_a_transpose_that_cannot_be_derived_is_refused(package, method):
-    """A for A^T where A^T cannot be had."""
+    """Catches: a for A^T where A^T cannot be had."""
     system = BY_NAME["general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     A = package.opaque(system.dense)
@@ -106,7 +106,7 @@ def test_a_transpose_that_cannot_be_derived_is_refused(package, method):
 
 @pytest.mark.parametrize("right", [True, False])
 def test_a_transpose_that_is_given_is_judged(package, right):
-    """A wrong T that is believed, or a right one that is not."""
+    """Catches: a wrong T that is believed, or a right one that is not."""
     system = BY_NAME["general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     A = package.Operator(system.dense, system.dense.T if right else system.dense)
@@ -134,14 +134,15 @@ def test_a_transpose_that_is_given_is_judged(package, right):
     ids=["affine", "absolute value", "mixed columns", "nan", "shape", "nothing"],
 )
 def test_a_function_that_is_no_matrix_is_refused(package, change, columns, error, message):
-    """A nonlinear function that is solved with as if it were its own derivative."""
+    """Catches: a nonlinear function that is solved with as if it were its own derivative."""
     b = package.array(np.ones((4,) if columns is None else (4, columns)))
     with pytest.raises(error, match=message):
         package.method("gmres")(change, b)
 
 
 def test_verify_none_leaves_a_function_untried(package):
-    """A user's own word that is not taken: a constant too small for the method to notice, but not for the trial."""
+    """Catches: a user's own word that is not taken: a constant too small for the method to notice, but not for the
+    trial."""
     b = package.array(np.full(4, 1.0))
 
     def shifted(v):
@@ -154,7 +155,7 @@ def test_verify_none_leaves_a_function_untried(package):
 
 
 def test_an_object_that_has_changed_is_another_function(package):
-    """An object whose inside has changed since it was last solved with, and a program that was made before."""
+    """Catches: an object whose inside has changed since it was last solved with, and a program that was made before."""
 
     class Scaled:
         factor = 2.0

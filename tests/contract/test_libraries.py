@@ -27,7 +27,8 @@ def made(monkeypatch):
 @needs_pardiso
 @every_system
 def test_gradients_by_pardiso_equal_the_dense_ones_at_every_stored_entry(package, made, method, system):
-    """Factors of the wrong triangle, or a Hermitian matrix taken for its own transpose, in one direction alone."""
+    """Catches: factors of the wrong triangle, or a Hermitian matrix taken for its own transpose, in one direction
+    alone."""
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     problem, solver = package.Problem(system, b), package.method(method)
     tol = tolerance(system.condition, np.float64, RTOL, order=2)
@@ -42,7 +43,7 @@ def test_gradients_by_pardiso_equal_the_dense_ones_at_every_stored_entry(package
 @needs_pardiso
 @pytest.mark.parametrize("name", ["hermitian indefinite", "complex general"])
 def test_second_derivatives_by_pardiso_equal_the_dense_ones(package, name):
-    """An adjoint of the adjoint that is solved with the factors of another matrix."""
+    """Catches: an adjoint of the adjoint that is solved with the factors of another matrix."""
     system = BY_NAME[name]
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     along = direction(system, b)
@@ -54,7 +55,8 @@ def test_second_derivatives_by_pardiso_equal_the_dense_ones(package, name):
 
 @needs_pardiso
 def test_the_library_asked_for_is_used_and_reported_as_direct(package, made):
-    """A keyword that is accepted and not honoured, or a program compiled for one library that runs the other."""
+    """Catches: a keyword that is accepted and not honoured, or a program compiled for one library that runs the
+    other."""
     system = BY_NAME["poisson"]
     problem = package.Problem(system, right_hand_side(system, None))
     with package.record() as log:
@@ -66,7 +68,7 @@ def test_the_library_asked_for_is_used_and_reported_as_direct(package, made):
 
 @needs_pardiso
 def test_a_singular_matrix_is_reported_by_pardiso_as_by_superlu(package):
-    """A replaced pivot that makes every matrix solvable."""
+    """Catches: a replaced pivot that makes every matrix solvable."""
     problem, direct = package.Problem(SINGULAR, np.array([1.0, 3.0])), package.method("direct")
     for library in ("superlu", "pardiso"):  # the right-hand side lies in the range
         if package.NAME == "torch":
@@ -78,7 +80,7 @@ def test_a_singular_matrix_is_reported_by_pardiso_as_by_superlu(package):
 
 
 def test_without_pardiso_superlu_is_the_default_and_the_extra_is_named(package, made, monkeypatch):
-    """A default that needs an optional package, or an import error without the remedy."""
+    """Catches: a default that needs an optional package, or an import error without the remedy."""
     monkeypatch.setattr(_mkl, "installed", lambda: False)
     system = BY_NAME["poisson"]
     problem = package.Problem(system, right_hand_side(system, None))

@@ -34,7 +34,7 @@ def dense_lstsq(A, b):
 @problems
 @pytest.mark.parametrize("columns", [None, 2], ids=["vector", "block"])
 def test_solution_and_both_gradients_equal_the_dense_ones(package, problem, columns):
-    """One of the two terms of Golub and Pereyra, a conjugate, a duplicate, the scale of a column."""
+    """Catches: one of the two terms of Golub and Pereyra, a conjugate, a duplicate, the scale of a column."""
     b, w = sides(problem, columns)
     expected, tol = truth.gradients(problem, b, w), accuracy(problem, order=2)
     for layout in set(package.LAYOUTS) & set(problem.layouts) if package.NAME == "torch" else ("coo",):
@@ -44,7 +44,7 @@ def test_solution_and_both_gradients_equal_the_dense_ones(package, problem, colu
 
 
 def test_a_compatible_system_has_the_gradient_of_its_second_term_alone(package):
-    """r = 0: a division by the norm of the residual, or an adjoint stopped by a test that r = 0 makes void."""
+    """Catches: r = 0: a division by the norm of the residual, or an adjoint stopped by a test that r = 0 makes void."""
     problem = BY_NAME["complex"]
     x, w = right_hand_side(problem, None)[: problem.n], sides(problem)[1]
     b = problem.dense @ x
@@ -57,7 +57,7 @@ def test_a_compatible_system_has_the_gradient_of_its_second_term_alone(package):
 
 @problems
 def test_second_derivatives_equal_the_dense_ones(package, problem):
-    """An adjoint that is right, and not differentiable; a term that only the second order sees."""
+    """Catches: an adjoint that is right, and not differentiable; a term that only the second order sees."""
     b, w = sides(problem, 2)
     d = direction(problem, b)
     case, solver = package.LeastSquares(problem, b), package.foreign(dense_lstsq)
@@ -79,7 +79,7 @@ def assert_gradients_of_second_order(problem, got, expected):
 
 @problems
 def test_forward_mode_equals_the_written_out_derivative(package, problem):
-    """A tangent that lacks dA^H r, which vanishes for a compatible system alone."""
+    """Catches: a tangent that lacks dA^H r, which vanishes for a compatible system alone."""
     b, _ = sides(problem, 2)
     d = direction(problem, b)
     case = package.LeastSquares(problem, b)
@@ -90,7 +90,7 @@ def test_forward_mode_equals_the_written_out_derivative(package, problem):
 
 
 def test_vmap_over_values_right_hand_sides_and_both(package):
-    """Members of a batch that share a matrix, or a start, or a residual."""
+    """Catches: members of a batch that share a matrix, or a start, or a residual."""
     problem = BY_NAME["complex"]
     b, _ = sides(problem, 2)
     scales = np.array([1.0, 2.0, -0.5])
@@ -110,7 +110,7 @@ def test_vmap_over_values_right_hand_sides_and_both(package):
 
 @pytest.mark.parametrize(("dtype", "scale"), [(np.complex128, 1e-12), (np.complex128, 1e12), (np.complex64, 1e-6)])
 def test_a_scaled_loss_scales_the_gradient(package, dtype, scale):
-    """An absolute threshold in one of the two solves of the adjoint."""
+    """Catches: an absolute threshold in one of the two solves of the adjoint."""
     problem = BY_NAME["complex"]
     b, w = sides(problem, 2)
     rtol = 1e-13 if dtype == np.complex128 else 1e-6
@@ -121,7 +121,8 @@ def test_a_scaled_loss_scales_the_gradient(package, dtype, scale):
 
 @pytest.mark.parametrize(("of_a", "of_b"), [(1e-20, 1.0), (1.0, 1e-25), (1e15, 1e10)])
 def test_scaled_data_scale_the_solution_in_single_precision(package, of_a, of_b):
-    """The square of a small entry vanishes: a solve that ends at once, with x = 0 or a condition number of 1e10."""
+    """Catches: the square of a small entry vanishes: a solve that ends at once, with x = 0 or a condition number of
+    1e10."""
     problem = BY_NAME["real"]
     b, _ = sides(problem)
     case = package.LeastSquares(problem, b * of_b, dtype=np.float32)
@@ -131,7 +132,7 @@ def test_scaled_data_scale_the_solution_in_single_precision(package, of_a, of_b)
 
 
 def test_damping_gives_the_solution_and_the_derivatives_of_the_damped_problem(package):
-    """A gradient that knows nothing of damp, or has it only in one of its two solves."""
+    """Catches: a gradient that knows nothing of damp, or has it only in one of its two solves."""
     problem, damp = BY_NAME["complex"], 1.3
     b, w = sides(problem, 2)
     case = package.LeastSquares(problem, b)
@@ -149,7 +150,7 @@ def test_damping_gives_the_solution_and_the_derivatives_of_the_damped_problem(pa
 
 
 def test_the_steps_are_those_of_scipy(package):
-    """A recurrence that converges late, or a test of convergence that is not SciPy's."""
+    """Catches: a recurrence that converges late, or a test of convergence that is not SciPy's."""
     rng = np.random.default_rng(2)
     dense = rng.standard_normal((60, 20)) * (rng.random((60, 20)) < 0.3) + 2 * np.eye(60, 20)
     row, col = np.nonzero(dense)
@@ -165,7 +166,7 @@ def test_the_steps_are_those_of_scipy(package):
 
 
 def test_the_reported_residual_is_the_true_one(package):
-    """The recurrence's opinion, or ||b - A x|| / ||b||, which says nothing where it cannot vanish."""
+    """Catches: the recurrence's opinion, or ||b - A x|| / ||b||, which says nothing where it cannot vanish."""
     problem = BY_NAME["real"]
     A, b = problem.dense, sides(problem)[0]
     with package.record() as log:
@@ -183,7 +184,7 @@ def test_the_reported_residual_is_the_true_one(package):
 
 
 def test_a_gradient_takes_one_solve_with_the_transpose_and_one_with_the_matrix(package):
-    """A solve per term, or per input; x0 in the adjoint."""
+    """Catches: a solve per term, or per input; x0 in the adjoint."""
     problem = BY_NAME["complex"]
     b, w = sides(problem)
     with package.record() as log:
@@ -193,7 +194,7 @@ def test_a_gradient_takes_one_solve_with_the_transpose_and_one_with_the_matrix(p
 
 
 def test_the_start_serves_the_forward_solve_alone(package):
-    """x0 in the adjoint, or one that is accepted and not used."""
+    """Catches: x0 in the adjoint, or one that is accepted and not used."""
     problem = BY_NAME["complex"]
     b, w = sides(problem)
     x0 = package.array(truth.solution(problem, b))
@@ -208,7 +209,7 @@ def test_the_start_serves_the_forward_solve_alone(package):
 
 
 def test_zero_columns_are_exactly_zero_and_the_others_unharmed(package):
-    """0 / 0 in a norm; a column that goes on after it is done."""
+    """Catches: 0 / 0 in a norm; a column that goes on after it is done."""
     problem = BY_NAME["real"]
     b = right_hand_side(problem, 4)
     b[:, 1] = 0
@@ -221,7 +222,7 @@ def test_zero_columns_are_exactly_zero_and_the_others_unharmed(package):
 
 
 def test_a_gradient_that_is_not_finite_passes_through_as_nan(package):
-    """An error in the middle of a backward pass, or NaN in columns that are sound."""
+    """Catches: an error in the middle of a backward pass, or NaN in columns that are sound."""
     problem = BY_NAME["complex"]
     b, w = sides(problem, 2)
     w[0, 1] = np.nan
@@ -234,7 +235,8 @@ def test_a_gradient_that_is_not_finite_passes_through_as_nan(package):
 
 
 def test_solvers_from_outside_are_asked_for_x_and_for_the_transpose(package):
-    """A^H where A^T was promised; the forward solver on A with n right-hand entries; (x, info); (m, 1) for (m,)."""
+    """Catches: A^H where A^T was promised; the forward solver on A with n right-hand entries; (x, info); (m, 1) for
+    (m,)."""
     problem = BY_NAME["complex"]
     seen = []
 
@@ -261,7 +263,7 @@ def test_solvers_from_outside_are_asked_for_x_and_for_the_transpose(package):
 
 
 def test_an_own_method_serves_the_adjoint_of_a_solver_from_outside(package):
-    """A plan in which one callable must do all."""
+    """Catches: a plan in which one callable must do all."""
     problem = BY_NAME["complex"]
     b, w = sides(problem)
     with package.record() as log:
@@ -271,7 +273,7 @@ def test_an_own_method_serves_the_adjoint_of_a_solver_from_outside(package):
 
 
 def test_a_solver_from_outside_that_does_not_solve_is_reported(package):
-    """A wrong solution, or a wrong adjoint, taken on trust."""
+    """Catches: a wrong solution, or a wrong adjoint, taken on trust."""
     problem = BY_NAME["real"]
     b, w = sides(problem)
     case = package.LeastSquares(problem, b)
@@ -290,7 +292,7 @@ def test_a_solver_from_outside_that_does_not_solve_is_reported(package):
 
 
 def test_what_falls_short_is_reported(package):
-    """An iteration limit, a condition number, a rank: results that look like any other."""
+    """Catches: an iteration limit, a condition number, a rank: results that look like any other."""
     problem = BY_NAME["real"]
     b, _ = sides(problem)
     case = package.LeastSquares(problem, b)
@@ -303,7 +305,7 @@ def test_what_falls_short_is_reported(package):
 
 
 def test_a_rank_that_is_deficient_is_reported_where_a_gradient_is_asked_for(package):
-    """One minimiser of many, with a derivative that does not exist."""
+    """Catches: one minimiser of many, with a derivative that does not exist."""
     problem = BY_NAME["real"]
     b, w = sides(problem)
     dense = np.concatenate([problem.dense, problem.dense[:, :1]], axis=1)
@@ -315,7 +317,7 @@ def test_a_rank_that_is_deficient_is_reported_where_a_gradient_is_asked_for(pack
 
 
 def test_what_cannot_be_solved_is_refused(package):
-    """An answer out of many, or an error from deep inside."""
+    """Catches: an answer out of many, or an error from deep inside."""
     problem = BY_NAME["real"]
     b, w = sides(problem)
     row, col, values = problem.row, problem.col, problem.values
@@ -350,7 +352,7 @@ def test_what_cannot_be_solved_is_refused(package):
 
 
 def test_lsmr_solves_square_systems_too(package):
-    """A method that is one in its own function alone; damp where the rule knows nothing of it."""
+    """Catches: a method that is one in its own function alone; damp where the rule knows nothing of it."""
     system = SQUARE["complex general"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     case = package.Problem(system, b)

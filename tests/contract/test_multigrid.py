@@ -19,7 +19,8 @@ def built(package, matrix, *args, **kwargs):
 
 @pytest.mark.parametrize("size", [1.0, 1e21, 1e-30])
 def test_the_units_of_a_neither_print_nor_matter(package, capfd, size):
-    """Thousands of lines on stdout: PyAMG compares an entry with a product of two, and tells of each that looks small."""
+    """Catches: thousands of lines on stdout: PyAMG compares an entry with a product of two, and tells of each that
+    looks small."""
     stencil = pyamg.gallery.diffusion.diffusion_stencil_2d(1e-3, np.pi / 6, "FE")
     A = sp.csr_array(pyamg.gallery.stencil_grid(stencil, (30, 30)))
     plain, scaled = built(package, A, max_coarse=40), built(package, size * A, max_coarse=40)
@@ -32,7 +33,8 @@ def test_the_units_of_a_neither_print_nor_matter(package, capfd, size):
 
 
 def test_weights_from_a_division_by_zero_are_refused(package):
-    """Infinite transfers, whose coarse matrix has no singular values: an error of LAPACK, or NaN in every step."""
+    """Catches: infinite transfers, whose coarse matrix has no singular values: an error of LAPACK, or NaN in every
+    step."""
     A = sp.csr_array(pyamg.gallery.poisson((40, 40)))
     A.setdiag(1e-40)  # no multiple of which makes up for the entries beside it
     with pytest.raises(ValueError, match="A must have interpolation weights of moderate size for amg; those of ruge_s"):

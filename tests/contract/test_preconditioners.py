@@ -64,14 +64,14 @@ def assert_is(package, M, expected):
     ("name", "layout"), [("complex general", "coo"), ("duplicates", "coo"), ("unsorted", "values"), ("general", "csr")]
 )
 def test_jacobi_is_the_inverse_of_the_diagonal(package, name, layout):
-    """Duplicates taken once, entries in the wrong order, a diagonal that is conjugated."""
+    """Catches: duplicates taken once, entries in the wrong order, a diagonal that is conjugated."""
     system = BY_NAME[name]
     assert_is(package, built(package, "jacobi", system, layout=layout), np.diag(1 / np.diag(system.dense)))
 
 
 @pytest.mark.parametrize(("name", "block"), [("complex general", 5), ("unsorted", 6), ("general", 40)])
 def test_block_jacobi_is_the_inverse_of_the_block_diagonal(package, name, block):
-    """A last block that is dropped or padded into the result, a transpose of blocks alone or not at all."""
+    """Catches: a last block that is dropped or padded into the result, a transpose of blocks alone or not at all."""
     system = BY_NAME[name]
     block_of = np.arange(system.n) // block
     expected = np.linalg.inv(np.where(block_of[:, None] == block_of, system.dense, 0))
@@ -80,7 +80,7 @@ def test_block_jacobi_is_the_inverse_of_the_block_diagonal(package, name, block)
 
 @pytest.mark.parametrize("name", ["complex general", "zero diagonal", "duplicates", "no unknowns"])
 def test_ilu_that_drops_nothing_is_the_inverse(package, name):
-    """The factors of the transpose, or its conjugate; a right-hand side read in the wrong order."""
+    """Catches: the factors of the transpose, or its conjugate; a right-hand side read in the wrong order."""
     system = BY_NAME[name]
     M = built(package, "ilu", system, layout="coo", drop_tol=0, fill_factor=50)
     assert_is(package, M, np.linalg.inv(system.dense))
@@ -88,7 +88,7 @@ def test_ilu_that_drops_nothing_is_the_inverse(package, name):
 
 @pytest.mark.parametrize("name", ["one unknown", "no unknowns"])
 def test_the_smallest_matrices_are_inverted(package, name):
-    """An empty index array, a coarsest level that is the first."""
+    """Catches: an empty index array, a coarsest level that is the first."""
     system = BY_NAME[name]
     for kind in ("jacobi", "block_jacobi", "ilu", "amg"):
         M = built(package, kind, system, *([3] if kind == "block_jacobi" else []))
@@ -97,7 +97,8 @@ def test_the_smallest_matrices_are_inverted(package, name):
 
 @pytest.mark.parametrize(("shift", "degree"), [(0.0, 1), (0.0, 3), (0.5, 2)])
 def test_amg_is_the_v_cycle_of_the_textbook(package, shift, degree):
-    """A residual that is not brought up to date, a coefficient of the smoother, a coarse correction added twice.
+    """Catches: a residual that is not brought up to date, a coefficient of the smoother, a coarse correction added
+    twice.
 
     What a cycle is: :mod:`tests.contract.multigrid`.
     """
@@ -126,7 +127,7 @@ def test_amg_is_the_v_cycle_of_the_textbook(package, shift, degree):
     ids=["aggregation", "pairwise", "Hermitian", "complex symmetric"],
 )
 def test_the_transpose_of_amg_is_its_transpose(package, example, kind, options):
-    """P and R that do not swap roles, matrices or the coarse inverse left untransposed, a conjugate."""
+    """Catches: P and R that do not swap roles, matrices or the coarse inverse left untransposed, a conjugate."""
     system = example
     M = built(package, "amg", system, kind, **SMALL, **options)
     assert " 1 levels" not in repr(M)
@@ -146,7 +147,8 @@ def test_the_transpose_of_amg_is_its_transpose(package, example, kind, options):
     ids=["classical", "aggregation", "root node", "complex"],
 )
 def test_amg_is_hermitian_positive_definite_and_contracts_the_error(package, example, kind, degree):
-    """A smoother of one side alone, which conjugate gradients cannot use; a coarse correction that does nothing."""
+    """Catches: a smoother of one side alone, which conjugate gradients cannot use; a coarse correction that does
+    nothing."""
     system = example
     M = built(package, "amg", system, kind, degree=degree, max_coarse=10)
     matrix = dense(package, M, system.values.dtype)
@@ -161,7 +163,7 @@ def test_amg_is_hermitian_positive_definite_and_contracts_the_error(package, exa
 
 
 def test_an_untransposed_preconditioner_would_not_do_in_the_adjoint(package):
-    """M used as it is for the transposed system: on this matrix the adjoint takes several times the steps."""
+    """Catches: M used as it is for the transposed system: on this matrix the adjoint takes several times the steps."""
     n = 60
     rng = np.random.default_rng(3)
     A = np.diag(np.logspace(0, 3, n)) + np.triu(rng.standard_normal((n, n)) * (rng.random((n, n)) < 0.2), 1) * 30
@@ -196,7 +198,7 @@ def test_an_untransposed_preconditioner_would_not_do_in_the_adjoint(package):
     ids=["linear_cg", "minres", "bicgstab", "gmres"],
 )
 def test_every_method_takes_a_preconditioner_for_second_derivatives(package, method, system, name, args, columns):
-    """A preconditioner that reaches the forward solve alone, or whose columns mix; more steps than without."""
+    """Catches: a preconditioner that reaches the forward solve alone, or whose columns mix; more steps than without."""
     b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
     M = built(package, name, system, **args)
     problem, solver = package.Problem(system, b), package.method(method)
@@ -213,7 +215,7 @@ def test_every_method_takes_a_preconditioner_for_second_derivatives(package, met
 
 
 def test_a_batch_of_right_hand_sides_and_of_values_shares_a_preconditioner(package):
-    """A callback, or a hierarchy, that does not know a leading dimension."""
+    """Catches: a callback, or a hierarchy, that does not know a leading dimension."""
     system = poisson(5, 0.4)
     b = right_hand_side(system, 3).T.copy()
     values = np.stack([system.values, 1.1 * system.values, system.values + 0.1 * (system.row == system.col)])
@@ -228,7 +230,7 @@ def test_a_batch_of_right_hand_sides_and_of_values_shares_a_preconditioner(packa
 
 
 def test_amg_takes_as_many_steps_on_a_fine_grid_as_on_a_coarse_one(package):
-    """Levels that are set up and not used: steps that grow with the grid, from 50 to 200."""
+    """Catches: levels that are set up and not used: steps that grow with the grid, from 50 to 200."""
     steps = []
     for m in (16, 64):
         system = poisson(m)
@@ -242,7 +244,7 @@ def test_amg_takes_as_many_steps_on_a_fine_grid_as_on_a_coarse_one(package):
 
 
 def test_near_null_space_vectors_reach_amg(package):
-    """B accepted and ignored: elasticity then takes many more steps. And blocks of unknowns."""
+    """Catches: B accepted and ignored: elasticity then takes many more steps. And blocks of unknowns."""
     A, B = pyamg.gallery.linear_elasticity((16, 16))
     A = sp.coo_array(A)
     system = System("", A.row, A.col, A.data, A.shape[0], hermitian=True, definite=True)
@@ -256,7 +258,7 @@ def test_near_null_space_vectors_reach_amg(package):
 
 
 def test_precision_follows_the_matrix_and_adapts_to_the_system(package):
-    """Single precision that quietly becomes double; a real M that a complex system cannot use."""
+    """Catches: single precision that quietly becomes double; a real M that a complex system cannot use."""
     system = poisson(5)
     single = np.float32
     M = built(package, "amg", system, dtype=single, **SMALL)
@@ -290,7 +292,7 @@ def with_entry(system, i, value):
 
 
 def test_what_cannot_be_inverted_is_refused_by_its_place(package):
-    """A division by zero that reaches the solve as NaN, or a remedy that does not say where."""
+    """Catches: a division by zero that reaches the solve as NaN, or a remedy that does not say where."""
     poisson25 = BY_NAME["poisson"]
     with pytest.raises(ValueError, match="zero on its diagonal for jacobi; got 1, the first in row 7"):
         built(package, "jacobi", with_entry(poisson25, 7, 0.0))
@@ -313,7 +315,7 @@ def test_what_cannot_be_inverted_is_refused_by_its_place(package):
 
 
 def test_an_argument_that_does_not_fit_is_refused(package):
-    """An option accepted and ignored, a smoother of PyAMG that is not ours, a matrix of another size."""
+    """Catches: an option accepted and ignored, a smoother of PyAMG that is not ours, a matrix of another size."""
     real, complex_ = BY_NAME["poisson"], BY_NAME["hermitian definite"]
     refusals = [
         (ValueError, "block must be an integer >= 1; got 0", "block_jacobi", real, (0,), {}),
@@ -349,7 +351,7 @@ def test_an_argument_that_does_not_fit_is_refused(package):
 
 
 def test_the_matrix_is_left_as_it_was(package):
-    """Set-up that works in place on index arrays that belong to the pattern: other entries from then on."""
+    """Catches: set-up that works in place on index arrays that belong to the pattern: other entries from then on."""
     system = poisson(5)
     assert np.count_nonzero(system.values == 0)  # stored zeros, which the set-up drops
     problem = package.Problem(system, np.zeros(25))
@@ -360,7 +362,7 @@ def test_the_matrix_is_left_as_it_was(package):
 
 
 def test_amg_is_reproducible_and_leaves_the_random_numbers_of_numpy_alone(package):
-    """Levels that differ from run to run, or a seed that the user did not set."""
+    """Catches: levels that differ from run to run, or a seed that the user did not set."""
     system = poisson(12)
     np.random.seed(5)
     expected = np.random.rand(4)
@@ -372,7 +374,7 @@ def test_amg_is_reproducible_and_leaves_the_random_numbers_of_numpy_alone(packag
 
 
 def test_pyamg_that_is_missing_is_named_with_its_extra(package, monkeypatch):
-    """A ModuleNotFoundError for a name that the user has never heard of."""
+    """Catches: a ModuleNotFoundError for a name that the user has never heard of."""
     import sys
 
     monkeypatch.setitem(sys.modules, "pyamg", None)

@@ -27,7 +27,8 @@ def moved(change):
 @pytest.mark.parametrize("verify", [1e-3, None])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_prepared_for_a_matrix_nearby_is_told_in_both_solves(package, method, verify):
-    """A residual of 1e-4 that passes for a solution, since that is less than what is asked of solvers from outside."""
+    """Catches: a residual of 1e-4 that passes for a solution, since that is less than what is asked of solvers from
+    outside."""
     prepared = package.method(method).prepare(package.Problem(SYSTEM, B).detached())
     problem = package.Problem(moved(1e-4), B)
     with package.record() as log, warnings.catch_warnings(record=True) as caught:
@@ -49,7 +50,7 @@ def test_what_is_prepared_for_a_matrix_nearby_is_told_in_both_solves(package, me
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_meets_the_target_all_the_same_is_not_complained_of(package, method):
-    """A warning about the same values, or about those of the last digit."""
+    """Catches: a warning about the same values, or about those of the last digit."""
     prepared = package.method(method).prepare(package.Problem(SYSTEM, B).detached())
     for system in (SYSTEM, moved(1e-15)):
         with package.record() as log:
@@ -58,7 +59,8 @@ def test_what_meets_the_target_all_the_same_is_not_complained_of(package, method
 
 
 def test_a_tolerance_that_was_prepared_is_the_one_that_counts(package):
-    """An absolute tolerance forgotten; an rtol of 1e-3 held to 1e-8; an accuracy limit taken for another matrix."""
+    """Catches: an absolute tolerance forgotten; an rtol of 1e-3 held to 1e-8; an accuracy limit taken for another
+    matrix."""
     problem, method = package.Problem(SYSTEM, B), package.method("linear_cg")
     for arguments, target in (({"rtol": 1e-3}, 1e-3), ({"rtol": 0.0, "atol": 1e-2}, 1e-2 / np.linalg.norm(B))):
         with package.record() as log:
@@ -89,7 +91,7 @@ WRONG_PLACES = [
 
 @pytest.mark.parametrize(("place", "what", "message"), WRONG_PLACES, ids=[f"{p}={w}" for p, w, _ in WRONG_PLACES])
 def test_a_solver_in_the_wrong_place_is_refused_in_our_words(package, place, what, message):
-    """An AttributeError from inside, or a missing argument of a function that the user did not call."""
+    """Catches: an AttributeError from inside, or a missing argument of a function that the user did not call."""
     problem = package.Problem(SYSTEM, B)
     A = package.SparseMatrix.from_scipy(POISSON)
     given = {
@@ -112,5 +114,5 @@ def test_a_solver_in_the_wrong_place_is_refused_in_our_words(package, place, wha
 
 
 def test_a_copy_of_a_method_is_the_method(package):
-    """Settings or a module that hold one, saved and not to be read again."""
+    """Catches: settings or a module that hold one, saved and not to be read again."""
     assert copy.deepcopy(package.method("direct")) is package.method("direct")

@@ -15,7 +15,7 @@ from tsgu._core.methods import _registry
 
 @iterative
 def test_a_capped_forward_solve_is_reported_with_its_true_residual(package, method):
-    """A capped run that returns quietly, or reports the residual of a recurrence."""
+    """Catches: a capped run that returns quietly, or reports the residual of a recurrence."""
     system = usual(method)
     b = right_hand_side(system, None)
     problem = package.Problem(system, b)
@@ -29,7 +29,8 @@ def test_a_capped_forward_solve_is_reported_with_its_true_residual(package, meth
 
 @iterative
 def test_a_failed_adjoint_is_reported_as_the_adjoint(package, method):
-    """Checking the forward solve alone; here the start is exact, so that only the adjoint misses its target."""
+    """Catches: checking the forward solve alone; here the start is exact, so that only the adjoint misses its
+    target."""
     system = usual(method)
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     x0 = package.array(truth.solution(system, b))
@@ -39,7 +40,7 @@ def test_a_failed_adjoint_is_reported_as_the_adjoint(package, method):
 
 @iterative
 def test_the_warning_turned_into_an_error_stops_the_backward_pass(package, method):
-    """An exception swallowed on the way out of autograd."""
+    """Catches: an exception swallowed on the way out of autograd."""
     system = usual(method)
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     x0 = package.array(truth.solution(system, b))
@@ -51,7 +52,7 @@ def test_the_warning_turned_into_an_error_stops_the_backward_pass(package, metho
 
 @pytest.mark.parametrize("method", ["linear_cg", "minres"])
 def test_a_hermitian_method_on_another_matrix_says_just_that(package, method):
-    """Advice to raise maxiter where no number of steps will help."""
+    """Catches: advice to raise maxiter where no number of steps will help."""
     system = BY_NAME["convection"]
     with pytest.warns(package.ConvergenceWarning, match=rf"A is not symmetric \(Hermitian\), which {method} needs"):
         package.Problem(system, right_hand_side(system, None)).solve(package.method(method))
@@ -59,7 +60,7 @@ def test_a_hermitian_method_on_another_matrix_says_just_that(package, method):
 
 @iterative
 def test_a_matrix_that_loses_constants_is_said_to_be_singular(package, method):
-    """Advice to raise maxiter for a pure Neumann problem, whose right-hand side is not in its range."""
+    """Catches: advice to raise maxiter for a pure Neumann problem, whose right-hand side is not in its range."""
     system = BY_NAME["poisson"]
     dense = system.dense - np.diag(system.dense.sum(1))
     row, col = np.nonzero(dense)
@@ -83,7 +84,7 @@ def test_a_matrix_that_loses_constants_is_said_to_be_singular(package, method):
 
 @methods
 def test_a_non_finite_upstream_gradient_stays_in_its_column(package, method):
-    """A NaN that spreads to the other columns, or becomes an error in the backward pass."""
+    """Catches: a NaN that spreads to the other columns, or becomes an error in the backward pass."""
     system = usual(method)
     b, w = right_hand_side(system, 3), right_hand_side(system, 3, seed=4)
     expected = truth.gradients(system, b, w)[1]
@@ -97,7 +98,7 @@ def test_a_non_finite_upstream_gradient_stays_in_its_column(package, method):
 
 
 def test_columns_keep_their_own_status_and_count(package):
-    """One slow column that drags its neighbours along, or hides behind them."""
+    """Catches: one slow column that drags its neighbours along, or hides behind them."""
     system = BY_NAME["poisson"]
     eigenvector = np.linalg.eigh(system.dense)[1][:, 0]
     b = np.stack([eigenvector, right_hand_side(system, None), np.zeros(system.n)], axis=1)
@@ -110,7 +111,7 @@ def test_columns_keep_their_own_status_and_count(package):
 
 
 def test_a_breakdown_keeps_the_last_sound_iterate(package):
-    """BiCGSTAB on unit vectors of a bidiagonal matrix: NaN from 0 / 0."""
+    """Catches: BiCGSTAB on unit vectors of a bidiagonal matrix: NaN from 0 / 0."""
     n = 8
     bidiagonal = 2 * np.eye(n) + np.diag(np.ones(n - 1), -1)
     row, col = np.nonzero(bidiagonal)
@@ -120,7 +121,7 @@ def test_a_breakdown_keeps_the_last_sound_iterate(package):
 
 
 def test_bicgstab_tries_another_shadow_where_the_first_is_orthogonal_at_once(package):
-    """Giving up where r^H A r = 0, as for a unit vector and a zero diagonal entry."""
+    """Catches: giving up where r^H A r = 0, as for a unit vector and a zero diagonal entry."""
     dense = np.array([[0.0, 2.0], [1.0, 3.0]])
     row, col = np.nonzero(dense)
     system = System("zero corner", row, col, dense[row, col], 2)
@@ -130,7 +131,8 @@ def test_bicgstab_tries_another_shadow_where_the_first_is_orthogonal_at_once(pac
 
 @iterative
 def test_a_singular_system_is_never_called_converged(package, method):
-    """A "solution" of a system that has none; or one of 1e11, from a division by a pivot of rounding errors."""
+    """Catches: a "solution" of a system that has none; or one of 1e11, from a division by a pivot of rounding
+    errors."""
     dense = np.diag([1.0, 2.0, 0.0, 3.0])
     row, col = np.arange(4), np.arange(4)
     system = System("singular", row, col, np.diag(dense), 4, True, True)
@@ -142,7 +144,7 @@ def test_a_singular_system_is_never_called_converged(package, method):
 
 
 def test_direct_reports_a_matrix_singular_to_working_precision(package):
-    """Tiny pivots that pass for a solution: the residual looks small beside |A| |x| and is as large as b."""
+    """Catches: tiny pivots that pass for a solution: the residual looks small beside |A| |x| and is as large as b."""
     n = 30
     weights = np.random.default_rng(0).random(n - 1)  # so that rounding leaves a last pivot of 1e-16 rather than zero
     neumann = -np.diag(weights, 1) - np.diag(weights, -1)
@@ -160,7 +162,7 @@ def test_direct_reports_a_matrix_singular_to_working_precision(package):
 
 @iterative
 def test_a_tolerance_beyond_the_precision_ends_at_the_accuracy_limit(package, method):
-    """A request for 1e-12 in single precision: an endless loop, or a warning about nothing."""
+    """Catches: a request for 1e-12 in single precision: an endless loop, or a warning about nothing."""
     system = BY_NAME["poisson"]
     b = right_hand_side(system, None)
     with package.record() as log:
@@ -172,7 +174,7 @@ def test_a_tolerance_beyond_the_precision_ends_at_the_accuracy_limit(package, me
 
 @methods
 def test_a_solution_that_overflows_is_reported(package, method):
-    """Infinity with the status of a solution: the residual is judged before the scale of B comes back."""
+    """Catches: infinity with the status of a solution: the residual is judged before the scale of B comes back."""
     system = dataclasses.replace(BY_NAME["one unknown"], values=np.array([1e-3], np.float32))
     b = np.array([[3e38, 1.0]], np.float32)
     with package.record() as log, pytest.warns(package.ConvergenceWarning, match="overflow"):
@@ -185,7 +187,8 @@ def test_a_solution_that_overflows_is_reported(package, method):
 @methods
 @pytest.mark.parametrize("columns", [None, 2])
 def test_the_largest_numbers_of_a_dtype_are_a_right_hand_side_like_any_other(package, method, columns):
-    """NaN or zero reported as converged: a scale for B that is infinite, or whose reciprocal is taken as zero."""
+    """Catches: NaN or zero reported as converged: a scale for B that is infinite, or whose reciprocal is taken as
+    zero."""
     i = np.arange(3)
     system = System("", i, i, np.full(3, 2.0, np.float32), 3)
     b = np.array([3e38, 1e38, -2e38], np.float32)

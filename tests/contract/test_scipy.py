@@ -18,7 +18,7 @@ def rectangular(dtype=np.float64):
 @pytest.mark.parametrize("kind", [sp.coo_array, sp.coo_matrix])
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_becomes_the_same_matrix(package, name, kind):
-    """A format whose entries are read by columns, or by another convention of its diagonals."""
+    """Catches: a format whose entries are read by columns, or by another convention of its diagonals."""
     dense = rectangular()
     A = package.SparseMatrix.from_scipy(kind(dense).asformat(name))
     row, col = np.nonzero(dense)
@@ -30,7 +30,7 @@ def test_every_format_becomes_the_same_matrix(package, name, kind):
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "c16", "i1", "i8", "u2", "?"])
 def test_values_keep_their_dtype_and_integers_become_double(package, dtype):
-    """Double precision that is rounded, integers that cannot be solved with."""
+    """Catches: double precision that is rounded, integers that cannot be solved with."""
     dense = rectangular(np.dtype(dtype))
     A = package.SparseMatrix.from_scipy(sp.csr_array(dense))
     expected = np.dtype(dtype) if np.dtype(dtype).kind in "fc" else np.dtype("f8")
@@ -44,7 +44,7 @@ def test_values_keep_their_dtype_and_integers_become_double(package, dtype):
 
 @pytest.mark.parametrize("name", ["coo", "csc", "csr"])
 def test_repeated_unsorted_and_zero_entries_are_brought_into_order(package, name):
-    """A repeated entry that overwrites another, a zero that is dropped, and A changed by being read."""
+    """Catches: a repeated entry that overwrites another, a zero that is dropped, and A changed by being read."""
     row, col = np.array([2, 0, 2, 1, 0, 2]), np.array([1, 2, 0, 1, 0, 1])
     data = np.array([10.0, 2.0, 3.0, 0.0, 5.0, 0.5])
     given = sp.coo_array((data, (row, col)), shape=(3, 3))
@@ -71,7 +71,7 @@ def test_repeated_unsorted_and_zero_entries_are_brought_into_order(package, name
 
 @pytest.mark.parametrize("name", ["coo", "csr"])
 def test_no_memory_is_shared(package, name):
-    """A matrix that changes with one that was built from it."""
+    """Catches: a matrix that changes with one that was built from it."""
     given = sp.coo_array(rectangular()).asformat(name)
     A = package.SparseMatrix.from_scipy(given)
     given.data[:] = 0
@@ -84,7 +84,7 @@ def test_no_memory_is_shared(package, name):
 
 @pytest.mark.parametrize("shape", [(0, 0), (3, 2)])
 def test_a_matrix_without_entries_goes_there_and_back(package, shape):
-    """An empty array that has no largest index."""
+    """Catches: an empty array that has no largest index."""
     A = package.SparseMatrix.from_scipy(sp.csr_array(shape))
     assert (A.shape, A.nnz) == (shape, 0)
     assert A.to_scipy().shape == shape
@@ -92,7 +92,7 @@ def test_a_matrix_without_entries_goes_there_and_back(package, shape):
 
 
 def test_a_transpose_comes_back_as_that_of_scipy(package):
-    """Values in the order of the matrix that was transposed."""
+    """Catches: values in the order of the matrix that was transposed."""
     given = sp.csr_array(rectangular(np.complex128))
     A = package.SparseMatrix.from_scipy(given)
     np.testing.assert_array_equal(A.T.to_scipy().toarray(), given.T.toarray())
@@ -117,14 +117,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_matrix_of_scipy_is_refused_in_three_parts(package, name):
-    """A dense matrix of which the nonzero entries are taken unasked, or precision that is lost."""
+    """Catches: a dense matrix of which the nonzero entries are taken unasked, or precision that is lost."""
     given, error, message = REFUSED[name]
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         package.SparseMatrix.from_scipy(given)
 
 
 def test_a_batch_does_not_become_one_matrix(package):
-    """The first member alone, or a reshape."""
+    """Catches: the first member alone, or a reshape."""
     A = package.SparseMatrix.from_scipy(sp.eye_array(3, format="csr"))
     batch = A.with_values(package.array(np.ones((2, 3))))
     with pytest.raises(ValueError, match=r"values must have shape \(nnz,\) to become one .*; got \(2, 3\)"):

@@ -45,7 +45,7 @@ def warned(package, name, settings):
 
 @each
 def test_every_field_is_taken_by_name_and_by_position(name):
-    """A field that raises, or another order in which a number lands in another field."""
+    """Catches: a field that raises, or another order in which a number lands in another field."""
     kind, fields = FIELDS[name]
     settings = kind(**fields)
     assert settings == kind(*fields.values())
@@ -58,7 +58,7 @@ def test_every_field_is_taken_by_name_and_by_position(name):
 
 @each
 def test_what_has_no_meaning_here_is_said_and_the_rest_is_not(package, name):
-    """A field that is accepted and ignored without a word, or a warning about the absence of a wish."""
+    """Catches: a field that is accepted and ignored without a word, or a warning about the absence of a wish."""
     kind, fields = FIELDS[name]
     assert warned(package, name, kind(**fields)) == {field for field in fields if field in MEANINGLESS}
     plain = {field: value for field, value in fields.items() if field not in MEANINGLESS}
@@ -68,7 +68,7 @@ def test_what_has_no_meaning_here_is_said_and_the_rest_is_not(package, name):
 
 
 def test_conjugate_gradients_may_be_told_to_stop_after_as_many_steps_as_unknowns(package):
-    """A flag that is dropped, or that overrides a smaller limit."""
+    """Catches: a flag that is dropped, or that overrides a smaller limit."""
     n = 40
     i = np.arange(n)
     system = System("stiff", i, i, np.logspace(0, 9, n), n, hermitian=True, definite=True)

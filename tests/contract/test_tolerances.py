@@ -19,7 +19,7 @@ def exact_start(package, system, b):
 
 @iterative
 def test_atol_stops_no_solve_of_a_first_derivative(package, method):
-    """A loss in other units than b: a gradient of exactly zero, converged in no step."""
+    """Catches: a loss in other units than b: a gradient of exactly zero, converged in no step."""
     system = usual(method)
     columns = 2 if method == "gmres" else None
     b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
@@ -38,7 +38,7 @@ def test_atol_stops_no_solve_of_a_first_derivative(package, method):
 
 @pytest.mark.parametrize("method", ["bicgstab", "gmres"])  # the others follow Hermitian directions alone
 def test_atol_stops_no_solve_of_a_second_derivative(package, method):
-    """It solves with A again, as the forward did."""
+    """Catches: it solves with A again, as the forward did."""
     system = usual(method)
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     along = direction(system, b)
@@ -51,7 +51,7 @@ def test_atol_stops_no_solve_of_a_second_derivative(package, method):
 
 @pytest.mark.parametrize("given", ["solve", "transpose_solve", "prepared", "bare"])
 def test_atol_stops_the_forward_solve_however_the_method_is_given(package, given):
-    """Forgotten in the forward, to keep it out of the adjoint."""
+    """Catches: forgotten in the forward, to keep it out of the adjoint."""
     system = BY_NAME["poisson"]
     b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
     arguments = {"atol": 5e-4 * np.linalg.norm(b), "rtol": RTOL}
@@ -74,7 +74,7 @@ def test_atol_stops_the_forward_solve_however_the_method_is_given(package, given
 
 
 def test_a_prepared_solve_by_hand_has_its_atol_and_its_transpose_has_not(package):
-    """A gradient rule of one's own, written with the two."""
+    """Catches: a gradient rule of one's own, written with the two."""
     system = BY_NAME["poisson"]
     b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
     problem = package.Problem(system, b)
@@ -87,7 +87,7 @@ def test_a_prepared_solve_by_hand_has_its_atol_and_its_transpose_has_not(package
 
 
 def test_atol_of_columns_of_a_batch(package):
-    """Meant for one right-hand side, and lost where a batch of them is mapped over."""
+    """Catches: meant for one right-hand side, and lost where a batch of them is mapped over."""
     system = BY_NAME["poisson"]
     b = np.stack([right_hand_side(system, None, seed) for seed in (1, 2, 3)])
     atol = 1e-2 * np.linalg.norm(b, axis=1).min()

@@ -28,7 +28,7 @@ def dense_problem(package, dense, b, **arguments):
 
 @pytest.mark.parametrize("given", [*ALL, *TELLING[2:]], ids=repr)
 def test_solution_equals_the_dense_one(package, given):
-    """The wrong triangle, a transpose or a conjugate too many, a diagonal of ones taken from storage."""
+    """Catches: the wrong triangle, a transpose or a conjugate too many, a diagonal of ones taken from storage."""
     b = right_hand_side(given.system, 2)
     tol = tolerance(given.condition, np.float64, 0)
     with package.record() as log:
@@ -40,7 +40,8 @@ def test_solution_equals_the_dense_one(package, given):
 
 @pytest.mark.parametrize(("given", "columns"), [(TELLING[0], None), *((given, 2) for given in TELLING)], ids=repr)
 def test_gradients_equal_the_dense_ones_at_every_stored_entry(package, given, columns):
-    """A gradient off the pattern or on the diagonal of ones, a missing conjugate, a repeat with half its gradient."""
+    """Catches: a gradient off the pattern or on the diagonal of ones, a missing conjugate, a repeat with half its
+    gradient."""
     b, w = right_hand_side(given.system, columns), right_hand_side(given.system, columns, seed=4)
     tol = tolerance(given.condition, np.float64, 0, order=2)
     for layout in sorted(set(given.system.layouts) & set(package.LAYOUTS)):
@@ -53,7 +54,7 @@ def test_gradients_equal_the_dense_ones_at_every_stored_entry(package, given, co
 
 @telling
 def test_second_derivatives_equal_the_dense_ones_at_every_stored_entry(package, given):
-    """The adjoint differentiated as if it were the forward solve."""
+    """Catches: the adjoint differentiated as if it were the forward solve."""
     b, w = right_hand_side(given.system, 2), right_hand_side(given.system, 2, seed=4)
     along = direction(given.system, b)
     got = problem(package, given, b).hessian_products(w, along)
@@ -64,7 +65,7 @@ def test_second_derivatives_equal_the_dense_ones_at_every_stored_entry(package, 
 
 @telling
 def test_forward_mode_equals_the_dense_one(package, given):
-    """A tangent that forgets dA x, or transposes it."""
+    """Catches: a tangent that forgets dA x, or transposes it."""
     b = right_hand_side(given.system, 2)
     along = direction(given.system, b)
     tol = tolerance(given.condition, np.float64, 0, order=2)
@@ -73,7 +74,7 @@ def test_forward_mode_equals_the_dense_one(package, given):
 
 @pytest.mark.parametrize("batched", ["values", "b", "both"])
 def test_vmap_equals_a_loop(package, batched):
-    """Members that land in the wrong place where a batch becomes columns or diagonal blocks."""
+    """Catches: members that land in the wrong place where a batch becomes columns or diagonal blocks."""
     given = TELLING[0]
     b = np.stack([right_hand_side(given.system, 2, seed) for seed in (1, 2, 3)])
     factors = (1.0, 2.0, -0.5)
@@ -86,7 +87,8 @@ def test_vmap_equals_a_loop(package, batched):
 
 
 def test_a_batch_of_sparse_matrices_keeps_patterns_scales_and_reports_apart(package):
-    """A pattern taken for all members, a member lost beside one that is 400 orders larger, or judged with it."""
+    """Catches: a pattern taken for all members, a member lost beside one that is 400 orders larger, or judged with
+    it."""
     rng = np.random.default_rng(5)
     n = 6
     dense = np.tril(rng.standard_normal((3, n, n)), -1) * (rng.random((3, n, n)) < 0.5)
@@ -111,7 +113,7 @@ def test_a_batch_of_sparse_matrices_keeps_patterns_scales_and_reports_apart(pack
 
 
 def test_a_batch_of_values_on_one_pattern_is_solved_member_by_member(package):
-    """Values of the first member used for all."""
+    """Catches: values of the first member used for all."""
     given = TELLING[1]
     b = np.stack([right_hand_side(given.system, None, seed) for seed in (1, 2)])
     got = package.batch_of_values(given.system, np.stack([given.system.values, 2 * given.system.values]), b, given)
@@ -122,7 +124,7 @@ def test_a_batch_of_values_on_one_pattern_is_solved_member_by_member(package):
 
 @pytest.mark.parametrize(("dtype", "scale"), [(np.complex128, 1e-150), (np.complex128, 1e150), (np.complex64, 1e-24)])
 def test_a_tiny_or_huge_right_hand_side_scales_the_solution_and_the_gradient(package, dtype, scale):
-    """An absolute threshold, a norm that vanishes or overflows."""
+    """Catches: an absolute threshold, a norm that vanishes or overflows."""
     given = TELLING[0]
     b, w = right_hand_side(given.system, None), right_hand_side(given.system, None, seed=4)
     tol = tolerance(given.condition, dtype, 0, order=2)
@@ -139,7 +141,7 @@ def test_a_tiny_or_huge_right_hand_side_scales_the_solution_and_the_gradient(pac
 
 
 def test_the_reported_residual_is_that_of_the_solution(package):
-    """A residual taken of the scaled, transposed or unit triangle."""
+    """Catches: a residual taken of the scaled, transposed or unit triangle."""
     given = TELLING[1]
     b = right_hand_side(given.system, 3)
     b[:, 1] = 0
@@ -156,7 +158,8 @@ def test_the_reported_residual_is_that_of_the_solution(package):
 
 
 def test_a_triangle_singular_to_working_precision_is_reported(package):
-    """Growth of 2^n in a triangle with a tame diagonal: no digit of the residual is left, and nothing is said."""
+    """Catches: growth of 2^n in a triangle with a tame diagonal: no digit of the residual is left, and nothing is
+    said."""
     n = 90
     dense = np.eye(n) - 2.1 * np.tri(n, k=-1)
     dense[dense == 0] = np.nan
@@ -165,14 +168,14 @@ def test_a_triangle_singular_to_working_precision_is_reported(package):
 
 
 def test_a_solution_that_overflows_is_reported(package):
-    """inf handed on without a word."""
+    """Catches: inf handed on without a word."""
     b = np.array([1.0, 1e200])
     with pytest.warns(package.ConvergenceWarning, match="triangular on the forward system: overflow"):
         dense_problem(package, np.array([[1.0, np.nan], [np.nan, 1e-200]]), b).solve()
 
 
 def test_a_non_finite_upstream_gradient_stays_in_its_column(package):
-    """A NaN that spreads to other columns, or becomes an error in the backward pass."""
+    """Catches: a NaN that spreads to other columns, or becomes an error in the backward pass."""
     given = TELLING[0]
     b, w = right_hand_side(given.system, 3), right_hand_side(given.system, 3, seed=4)
     expected = given.gradients(b, w)[1]
@@ -186,7 +189,7 @@ def test_a_non_finite_upstream_gradient_stays_in_its_column(package):
 
 @pytest.mark.parametrize("shape", [(0,), (0, 2)])
 def test_no_unknowns_give_an_empty_solution(package, shape):
-    """An error from a reduction over nothing."""
+    """Catches: an error from a reduction over nothing."""
     b = np.zeros(shape)
     assert problem(package, NOTHING, b).solve().shape == shape
     assert problem(package, NOTHING, b).gradients(b)[0].shape == (0,)
@@ -218,19 +221,19 @@ def changed(place, value):
     ],
 )  # fmt: skip
 def test_a_matrix_that_is_not_the_triangle_is_a_value_error(package, dense, arguments, message):
-    """The wrong triangle read in silence."""
+    """Catches: the wrong triangle read in silence."""
     with pytest.raises(ValueError, match=re.escape(message)):
         dense_problem(package, dense, np.ones(3), **arguments).solve()
 
 
 def test_a_zero_on_the_diagonal_is_an_error_that_names_the_row(package):
-    """A division by zero, found as a NaN far away."""
+    """Catches: a division by zero, found as a NaN far away."""
     with pytest.raises(package.SingularError, match="A must have no zero on its diagonal; got 1 in 3 rows, the first"):
         dense_problem(package, changed((2, 2), 0.0), np.ones(3)).solve()
 
 
 def test_members_of_a_batch_are_named(package):
-    """A row number that runs on through the batch."""
+    """Catches: a row number that runs on through the batch."""
     dense = np.stack([np.tri(3), np.tri(3), np.tri(3)])
     dense[1, 0, 2] = 5.0
     with pytest.raises(ValueError, match=re.escape("the first at (0, 2) of member 1")):
@@ -239,13 +242,13 @@ def test_members_of_a_batch_are_named(package):
 
 @pytest.mark.parametrize("name", ["upper", "unitriangular", "transpose"])
 def test_flags_are_bools(package, name):
-    """upper="lower", which is true."""
+    """Catches: upper="lower", which is true."""
     with pytest.raises(TypeError, match=re.escape(f"{name} must be True or False; got 'lower'.")):
         dense_problem(package, LOWER, np.ones(3), **{name: "lower"}).solve()
 
 
 def test_shapes_that_do_not_fit_are_value_errors(package):
-    """A batch that broadcasts."""
+    """Catches: a batch that broadcasts."""
     dense = np.stack([np.tri(3), np.tri(3)])
     with pytest.raises(ValueError, match=re.escape("B must have shape (2, 3) or (2, 3, k) to match A; got (3,).")):
         package.batch_gradients(dense, np.ones(3), np.ones(3), "coo", upper=False)
@@ -254,7 +257,7 @@ def test_shapes_that_do_not_fit_are_value_errors(package):
 
 
 def test_sound_solves_are_quiet(package):
-    """A warning of SciPy or PyTorch on the way."""
+    """Catches: a warning of SciPy or PyTorch on the way."""
     given = triangle(*BOTH, True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -27,7 +27,7 @@ def padded(part, n):
 @pytest.mark.parametrize("given", [triangle(True, True, False), triangle(False, True, True)], ids=repr)
 @pytest.mark.parametrize("layout", ["values", "coo", "csr"])
 def test_ones_that_are_stored_stand_for_themselves_and_have_no_gradient(package, given, layout):
-    """An error about a matrix that is what it is said to be; or a gradient for entries that cannot vary."""
+    """Catches: an error about a matrix that is what it is said to be; or a gradient for entries that cannot vary."""
     ones, n = stored(given), given.system.n
     order = np.lexsort((ones.system.col, ones.system.row)) if layout == "csr" else slice(None)
     columns = {name: getattr(ones.system, name)[order] for name in ("row", "col", "values")}
@@ -42,7 +42,7 @@ def test_ones_that_are_stored_stand_for_themselves_and_have_no_gradient(package,
 
 
 def test_second_derivatives_know_nothing_of_ones_that_are_stored(package):
-    """The first order right, and the second with respect to entries that do not vary."""
+    """Catches: the first order right, and the second with respect to entries that do not vary."""
     given = triangle(True, True, False, complex_=False)
     ones, n = stored(given), given.system.n
     b, w = right_hand_side(given.system, None), right_hand_side(given.system, None, seed=4)

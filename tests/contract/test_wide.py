@@ -18,7 +18,7 @@ def wide():
 
 
 def test_small_damping_gives_the_solution_of_minimum_norm_and_its_gradients(package):
-    """A remedy in an error message that does not do what it says."""
+    """Catches: a remedy in an error message that does not do what it says."""
     system, dense = wide()
     rng = np.random.default_rng(6)
     b, w = rng.standard_normal(M), rng.standard_normal(N)
@@ -34,7 +34,7 @@ def test_small_damping_gives_the_solution_of_minimum_norm_and_its_gradients(pack
 
 
 def test_without_damping_the_message_names_it(package):
-    """One solution of many, without a derivative; or advice that leads nowhere."""
+    """Catches: one solution of many, without a derivative; or advice that leads nowhere."""
     system, _ = wide()
     with pytest.raises(ValueError, match=r"m >= n; got \(5, 12\) .* a small damp > 0, .* of minimum norm"):
         package.LeastSquares(system, np.ones(M)).solve()

@@ -12,7 +12,7 @@ from tests.contract.systems import BY_NAME, right_hand_side
 @methods
 @pytest.mark.parametrize(("dtype", "scale"), [(np.complex128, 1e-150), (np.complex128, 1e12), (np.complex64, 1e-24)])
 def test_a_tiny_or_huge_right_hand_side_scales_the_solution(package, method, dtype, scale):
-    """An absolute threshold: b x 1e-12 giving x = 0; a norm that vanishes in single precision."""
+    """Catches: an absolute threshold: b x 1e-12 giving x = 0; a norm that vanishes in single precision."""
     system = usual(method)
     b = right_hand_side(system, None)
     rtol = RTOL if dtype == np.complex128 else 1e-6
@@ -24,7 +24,7 @@ def test_a_tiny_or_huge_right_hand_side_scales_the_solution(package, method, dty
 @methods
 @pytest.mark.parametrize(("dtype", "scale"), [(np.complex128, 1e-12), (np.complex128, 1e12), (np.complex64, 1e-6)])
 def test_a_scaled_loss_scales_the_gradient(package, method, dtype, scale):
-    """An absolute threshold in the adjoint: loss x 1e-9 giving a gradient of exactly zero."""
+    """Catches: an absolute threshold in the adjoint: loss x 1e-9 giving a gradient of exactly zero."""
     system = usual(method)
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     rtol = RTOL if dtype == np.complex128 else 1e-6
@@ -38,7 +38,7 @@ def test_a_scaled_loss_scales_the_gradient(package, method, dtype, scale):
 
 @methods
 def test_a_zero_column_gives_exactly_zero_in_zero_steps(package, method):
-    """0 / 0 in a relative residual, or noise where there is no load."""
+    """Catches: 0 / 0 in a relative residual, or noise where there is no load."""
     system = usual(method)
     b = right_hand_side(system, 3)
     b[:, 1] = 0
@@ -52,7 +52,7 @@ def test_a_zero_column_gives_exactly_zero_in_zero_steps(package, method):
 
 @iterative
 def test_an_exact_start_takes_no_step(package, method):
-    """0 / 0 on a residual that is zero at once: an exact initial guess that gives an error of 1."""
+    """Catches: 0 / 0 on a residual that is zero at once: an exact initial guess that gives an error of 1."""
     system = BY_NAME["one unknown"]
     b = np.array([6.0])
     with package.record() as log:
@@ -63,7 +63,7 @@ def test_an_exact_start_takes_no_step(package, method):
 
 @iterative
 def test_a_bad_start_does_not_reach_the_adjoint(package, method):
-    """x0 reused for the transpose system: an adjoint off by a factor of 2.6."""
+    """Catches: x0 reused for the transpose system: an adjoint off by a factor of 2.6."""
     system = usual(method)
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     x0 = package.array(1e3 * right_hand_side(system, None, seed=9))
@@ -79,7 +79,7 @@ def test_a_bad_start_does_not_reach_the_adjoint(package, method):
 
 @iterative
 def test_the_exact_inverse_as_preconditioner_ends_in_two_steps_both_ways(package, method):
-    """M used untransposed in the adjoint: on a nonsymmetric matrix it takes many more steps there."""
+    """Catches: M used untransposed in the adjoint: on a nonsymmetric matrix it takes many more steps there."""
     system = usual(method) if method in ("bicgstab", "gmres") else BY_NAME["hermitian definite"]
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     M = package.dense_matrix(np.linalg.inv(system.dense))
@@ -93,7 +93,7 @@ def test_the_exact_inverse_as_preconditioner_ends_in_two_steps_both_ways(package
 
 
 def test_minres_with_a_preconditioner_lowers_the_reported_norm_in_every_step(package):
-    """The M-norm minimised and the 2-norm reported, which then goes up and down."""
+    """Catches: the M-norm minimised and the 2-norm reported, which then goes up and down."""
     system = BY_NAME["indefinite"]
     rng = np.random.default_rng(0)
     half = rng.standard_normal((system.n, system.n))
@@ -112,7 +112,7 @@ def test_minres_with_a_preconditioner_lowers_the_reported_norm_in_every_step(pac
 
 @methods
 def test_a_backward_pass_takes_one_adjoint_solve(package, method):
-    """One adjoint solve per input that needs a gradient, instead of one for all."""
+    """Catches: one adjoint solve per input that needs a gradient, instead of one for all."""
     system = usual(method)
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     with package.record() as log:

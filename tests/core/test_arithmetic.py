@@ -34,7 +34,7 @@ def dense(pattern):
 @given(pairs())
 @settings(deadline=None)
 def test_a_sum_has_every_position_once_and_knows_whose_it_is(matrices):
-    """A position of one of them left out, or both, where they meet, stored twice."""
+    """Catches: a position of one of them left out, or both, where they meet, stored twice."""
     A, B, _ = matrices
     a, b = symbolic(A), symbolic(B)
     both = _arithmetic.sum_of(a, b)
@@ -49,7 +49,7 @@ def test_a_sum_has_every_position_once_and_knows_whose_it_is(matrices):
 @given(pairs())
 @settings(deadline=None)
 def test_a_product_has_every_term_once_and_in_its_place(matrices):
-    """A term that is lost, or that ends in another entry."""
+    """Catches: a term that is lost, or that ends in another entry."""
     A, _, C = matrices
     a, c = symbolic(A), symbolic(C)
     product = _arithmetic.product_of(a, c)
@@ -67,7 +67,7 @@ def test_a_product_has_every_term_once_and_in_its_place(matrices):
 @given(pairs())
 @settings(deadline=None)
 def test_a_diagonal_is_found_where_it_is_stored(matrices):
-    """An entry of the diagonal taken from beside it."""
+    """Catches: an entry of the diagonal taken from beside it."""
     A = matrices[0]
     a = symbolic(A)
     place, stored = _arithmetic.diagonal_of(a)
@@ -77,7 +77,7 @@ def test_a_diagonal_is_found_where_it_is_stored(matrices):
 
 
 def test_what_is_known_of_a_pair_is_found_once_and_forgotten_with_either():
-    """A loop that works it out in every step; a cache that keeps every matrix there ever was."""
+    """Catches: a loop that works it out in every step; a cache that keeps every matrix there ever was."""
     made = []
     eye = np.eye(2, dtype=bool)
     known, a, b = Pairs(lambda a, b: made.append((a.nnz, b.nnz)) or "plan"), symbolic(eye), symbolic(~eye)

@@ -34,7 +34,8 @@ def names(A, library="superlu", amg=True, overhead=0.0):
     ("sides", "low", "high"), [((5000,), 1, 1), ((500, 4), 3, 6), ((70, 70), 35, 70), ((17, 17, 17), 120, 289)]
 )
 def test_the_width_is_that_of_the_graph_in_any_numbering(sides, low, high):
-    """A bandwidth in the order given; a mean that a few long rows dominate; a dimension that is not told apart."""
+    """Catches: a bandwidth in the order given; a mean that a few long rows dominate; a dimension that is not told
+    apart."""
     A = laplacian(*sides)
     shuffled = np.random.default_rng(0).permutation(A.shape[0])
     for matrix in (A, A[shuffled][:, shuffled]):
@@ -42,14 +43,14 @@ def test_the_width_is_that_of_the_graph_in_any_numbering(sides, low, high):
 
 
 def test_the_width_of_patterns_without_structure_is_a_number():
-    """An empty row, no entries at all, no unknowns: a reduction over nothing."""
+    """Catches: an empty row, no entries at all, no unknowns: a reduction over nothing."""
     assert seen(sp.csr_array((0, 0))).width == 0
     assert seen(sp.csr_array((5, 5))).width == 0
     assert 0 < seen(sp.coo_array(([1.0, 1.0], ([0, 4], [4, 1])), shape=(5, 5))).width < 5
 
 
 def test_traits_tell_symmetric_from_hermitian_and_see_the_diagonal():
-    """A complex symmetric matrix taken for Hermitian, a diagonal entry that is missing taken for positive."""
+    """Catches: a complex symmetric matrix taken for Hermitian, a diagonal entry that is missing taken for positive."""
     A = laplacian(6, 6)
     phase = sp.diags_array([1j * np.ones(35)], offsets=[1], shape=(36, 36))
     assert seen(A).hermitian
@@ -65,7 +66,8 @@ def test_traits_tell_symmetric_from_hermitian_and_see_the_diagonal():
 
 
 def test_only_couplings_against_the_diagonal_count_as_those_of_an_m_matrix():
-    """Classical coarsening trusted where the signs are those of elasticity, or refused for a negative Laplacian."""
+    """Catches: classical coarsening trusted where the signs are those of elasticity, or refused for a negative
+    Laplacian."""
     A = laplacian(8, 8)
     assert seen(A).coupled
     assert seen(-A).coupled
@@ -101,12 +103,13 @@ def test_only_couplings_against_the_diagonal_count_as_those_of_an_m_matrix():
     ],
 )
 def test_the_first_choice(A, expected):
-    """Factors that fill a cube, a Krylov method on a chain, conjugate gradients on what is not symmetric."""
+    """Catches: factors that fill a cube, a Krylov method on a chain, conjugate gradients on what is not symmetric."""
     assert names(A)[0] == expected
 
 
 def test_jacobi_is_expected_to_take_longer_where_signs_are_mixed():
-    """Elasticity, given as many steps as a Laplacian, chosen for a quarter of its cost, and given up half-way."""
+    """Catches: elasticity, given as many steps as a Laplacian, chosen for a quarter of its cost, and given up
+    half-way."""
     A = laplacian(20, 20, 20)
     plain, mixed = (_choice.candidates(seen(matrix), "superlu")[0] for matrix in (A, abs(A)))
     assert plain.name == mixed.name == "linear_cg + jacobi"
@@ -115,7 +118,7 @@ def test_jacobi_is_expected_to_take_longer_where_signs_are_mixed():
 
 
 def test_a_list_ends_with_direct_unless_its_factors_are_too_large():
-    """A fallback that takes all memory; or none where it would be cheap."""
+    """Catches: a fallback that takes all memory; or none where it would be cheap."""
     assert names(laplacian(20, 20, 20))[-1] == "direct"
     huge = Traits(10**6, 7 * 10**6, 6000.0, complex=False, hermitian=False, sign=1, diagonal=True, coupled=True)
     plan = [candidate.name for candidate in _choice.candidates(huge, "superlu", amg=True)]
@@ -125,7 +128,8 @@ def test_a_list_ends_with_direct_unless_its_factors_are_too_large():
 
 
 def test_extras_and_the_price_of_compiling_count():
-    """Multigrid without PyAMG; a program compiled for seconds to save milliseconds; PARDISO priced as SuperLU."""
+    """Catches: multigrid without PyAMG; a program compiled for seconds to save milliseconds; PARDISO priced as
+    SuperLU."""
     plane = laplacian(300, 300)
     assert names(plane, amg=False) == ["direct"]
     assert names(plane, overhead=5.0) == ["direct"]
@@ -139,7 +143,7 @@ def test_extras_and_the_price_of_compiling_count():
 
 
 def test_a_candidate_has_a_few_times_its_estimate_and_the_last_all_the_steps_asked_for():
-    """A first choice that runs 10 n steps before the next has its turn."""
+    """Catches: a first choice that runs 10 n steps before the next has its turn."""
     plan = _choice.candidates(seen(laplacian(20, 20, 20)), "superlu", amg=True)
     assert plan[0].name == "linear_cg + jacobi"
     assert 50 <= plan[0].maxiter(None, last=False) < 1000
@@ -151,7 +155,7 @@ def test_a_candidate_has_a_few_times_its_estimate_and_the_last_all_the_steps_ask
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 @pytest.mark.parametrize("size", [0.2, 1e-20])
 def test_a_matrix_of_large_entries_is_seen_like_any_other(dtype, size):
-    """A sum that overflows: a RuntimeWarning of NumPy, and couplings of infinite weight."""
+    """Catches: a sum that overflows: a RuntimeWarning of NumPy, and couplings of infinite weight."""
     A = laplacian(9, 9)
     off = (A - sp.diags_array(A.diagonal())).tocsr()
     A = A - 2 * off  # off-diagonal entries of the sign of the diagonal: not coupled

@@ -71,7 +71,8 @@ def made(monkeypatch):
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("system", SYSTEMS, ids=str)
 def test_both_systems_are_solved_by_the_same_factors(made, system, precision, transposed):
-    """A conjugate transpose where the transpose is meant, the wrong triangle, other factors for the adjoint."""
+    """Catches: a conjugate transpose where the transpose is meant, the wrong triangle, other factors for the
+    adjoint."""
     dtype = system.values.dtype if precision == "double" else SINGLE[system.values.dtype]
     b = right_hand_side(system, 3).astype(dtype)
     F = factored(system.dense.astype(dtype))
@@ -87,7 +88,8 @@ def test_both_systems_are_solved_by_the_same_factors(made, system, precision, tr
 
 @needs_pardiso
 def test_the_type_of_the_matrix_follows_from_its_values(made):
-    """LU factors of a symmetric matrix, twice the work; symmetric ones where the pattern alone is symmetric."""
+    """Catches: LU factors of a symmetric matrix, twice the work; symmetric ones where the pattern alone is
+    symmetric."""
     names = {
         "poisson": [2],
         "indefinite": [-2],
@@ -107,7 +109,7 @@ def test_the_type_of_the_matrix_follows_from_its_values(made):
 @needs_pardiso
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_a_positive_diagonal_is_not_enough_to_be_definite(made, dtype):
-    """The failure of Cholesky's method on an indefinite matrix taken for a failure of the solve."""
+    """Catches: the failure of Cholesky's method on an indefinite matrix taken for a failure of the solve."""
     A = laplacian(6).toarray().astype(dtype) - 2 * np.eye(36)
     if dtype == np.complex128:
         phases = np.exp(1j * np.arange(36))
@@ -124,7 +126,7 @@ def test_a_positive_diagonal_is_not_enough_to_be_definite(made, dtype):
 @needs_pardiso
 @pytest.mark.parametrize(("of", "mtype"), [("indefinite", -2), ("hermitian indefinite", -4), ("complex symmetric", 6)])
 def test_a_diagonal_that_is_not_stored_is_zero(made, of, mtype):
-    """PARDISO asks for each diagonal entry of a symmetric matrix, though not each of its releases minds."""
+    """Catches: PARDISO asks for each diagonal entry of a symmetric matrix, though not each of its releases minds."""
     A = BY_NAME[of].dense.copy()
     left_out = [0, 3, 7]
     A[left_out, left_out] = 0
@@ -143,7 +145,7 @@ def test_a_diagonal_that_is_not_stored_is_zero(made, of, mtype):
 @needs_pardiso
 @pytest.mark.parametrize("transposed", [False, True])
 def test_pivots_that_ruin_the_residual_are_not_believed(made, transposed):
-    """Symmetric factors with tiny pivots on the diagonal: a residual of thousands, and no pivot replaced."""
+    """Catches: symmetric factors with tiny pivots on the diagonal: a residual of thousands, and no pivot replaced."""
     A, b = without_diagonal(1e-17, seed=1), np.ones(40)
     raw = raw_factors(A, -2)
     assert np.linalg.norm(b - A @ raw.solve(b, transposed)) > 1e-6 * np.linalg.norm(b)
@@ -161,7 +163,7 @@ def test_pivots_that_ruin_the_residual_are_not_believed(made, transposed):
 
 @needs_pardiso
 def test_factors_of_superlu_are_the_last_to_try(made, monkeypatch):
-    """Columns reported as inaccurate that exchanges of any rows would solve."""
+    """Catches: columns reported as inaccurate that exchanges of any rows would solve."""
     monkeypatch.setattr(_pardiso.PardisoFactors, "solve", lambda self, b, transposed: 0.5 * b)
     A, b = BY_NAME["indefinite"].dense, np.ones(24)
     F = factored(A)
@@ -186,7 +188,7 @@ SINGULAR = {
 @needs_pardiso
 @pytest.mark.parametrize("name", SINGULAR)
 def test_a_singular_matrix_is_an_error_although_pivots_are_replaced(name):
-    """A solution of 1e13, without a word, or a crash inside MKL."""
+    """Catches: a solution of 1e13, without a word, or a crash inside MKL."""
     with pytest.raises(SingularMatrixError):
         factored(SINGULAR[name])
 
@@ -194,7 +196,7 @@ def test_a_singular_matrix_is_an_error_although_pivots_are_replaced(name):
 @needs_pardiso
 @pytest.mark.parametrize("A", [np.zeros((2, 2)), np.array([[1.0, 1.0], [0.0, 0.0]])], ids=["all", "a row"])
 def test_stored_zeros_make_a_matrix_singular_too(A):
-    """NaN out of the matching of a row of explicit zeros."""
+    """Catches: NaN out of the matching of a row of explicit zeros."""
     stored = sp.csr_array((A.ravel(), ([0, 0, 1, 1], [0, 1, 0, 1])), shape=(2, 2))
     assert stored.nnz == 4
     with pytest.raises(SingularMatrixError):
@@ -203,7 +205,8 @@ def test_stored_zeros_make_a_matrix_singular_too(A):
 
 @needs_pardiso
 def test_replaced_pivots_are_believed_where_they_solve_a_random_right_hand_side(made):
-    """Each of many systems with a small pivot handed to SuperLU, ten times slower; or none of them, singular or not."""
+    """Catches: each of many systems with a small pivot handed to SuperLU, ten times slower; or none of them, singular
+    or not."""
     for diagonal, seed, types in ((0.0, 0, [-2]), (1e-17, 0, [2, -2, 11])):
         A, b = without_diagonal(diagonal, seed), np.ones(40)
         assert raw_factors(A, -2).perturbed > 0
@@ -216,7 +219,7 @@ def test_replaced_pivots_are_believed_where_they_solve_a_random_right_hand_side(
 
 @needs_pardiso
 def test_a_pure_neumann_problem_is_reported_as_singular():
-    """A last pivot of 1e-16 or its replacement, and a right-hand side outside of the range."""
+    """Catches: a last pivot of 1e-16 or its replacement, and a right-hand side outside of the range."""
     weights = np.random.default_rng(0).random(29)
     A = -np.diag(weights, 1) - np.diag(weights, -1)
     A -= np.diag(A.sum(1))
@@ -228,7 +231,7 @@ def test_a_pure_neumann_problem_is_reported_as_singular():
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
 @pytest.mark.parametrize("name", ["poisson", "indefinite", "general", "complex general"])
 def test_the_scale_of_the_matrix_does_not_matter(made, name, scale):
-    """A threshold for pivots that is absolute."""
+    """Catches: a threshold for pivots that is absolute."""
     A, b = BY_NAME[name].dense, right_hand_side(BY_NAME[name], None)
     x, columns = factored(A * scale).solve(b, False)
     assert_close(x * scale, np.linalg.solve(A, b), tolerance(BY_NAME[name].condition, np.float64, 0), "x")
@@ -238,7 +241,7 @@ def test_the_scale_of_the_matrix_does_not_matter(made, name, scale):
 
 @needs_pardiso
 def test_right_hand_sides_of_any_layout_are_left_as_they_are():
-    """Strides ignored, columns and rows exchanged, or B overwritten with the solution."""
+    """Catches: strides ignored, columns and rows exchanged, or B overwritten with the solution."""
     A = BY_NAME["general"].dense
     F, B = factored(A), right_hand_side(BY_NAME["general"], 6)
     for b in (B, np.asfortranarray(B), B[:, ::2], B[:, 1], B[:, :0]):
@@ -251,14 +254,14 @@ def test_right_hand_sides_of_any_layout_are_left_as_they_are():
 
 @needs_pardiso
 def test_a_solution_beyond_single_precision_is_reported():
-    """Infinity that passes for a solution, or a warning of NumPy's in its place."""
+    """Catches: infinity that passes for a solution, or a warning of NumPy's in its place."""
     _, columns = factored(np.diag(np.array([1e-40, 1.0], np.float32))).solve(np.ones(2, np.float32), False)
     assert columns[0].status not in ("converged", "accuracy limit")
 
 
 @needs_pardiso
 def test_memory_is_released_with_the_factors(monkeypatch):
-    """Hundreds of megabytes of MKL's that no one can free: a cycle of references, or no release at all."""
+    """Catches: hundreds of megabytes of MKL's that no one can free: a cycle of references, or no release at all."""
     phases = []
     original = _mkl.Pardiso.call
     monkeypatch.setattr(
@@ -278,7 +281,7 @@ def test_memory_is_released_with_the_factors(monkeypatch):
 
 @needs_pardiso
 def test_the_memory_of_the_factors_is_known():
-    """A bound in bytes that factors of PARDISO pass through as if they were small."""
+    """Catches: a bound in bytes that factors of PARDISO pass through as if they were small."""
     A = laplacian(100)
     entries = factored(A, "superlu")._factors._lu.nnz
     assert 8 * entries / 4 < factored(A).nbytes < 8 * entries * 4
@@ -288,7 +291,7 @@ def test_the_memory_of_the_factors_is_known():
 
 @needs_pardiso
 def test_factors_may_be_used_from_several_threads(monkeypatch):
-    """Two calls on one handle, or parameters of one call that another reads."""
+    """Catches: two calls on one handle, or parameters of one call that another reads."""
     original, busy, overlaps = _mkl.Pardiso.call, set(), []
 
     def call(self, *args):
@@ -324,7 +327,7 @@ def test_factors_may_be_used_from_several_threads(monkeypatch):
 
 @needs_pardiso
 def test_an_error_of_the_library_is_told_in_words(monkeypatch):
-    """A bare number, or an error that is passed over as a matrix of another type."""
+    """Catches: a bare number, or an error that is passed over as a matrix of another type."""
     broken = {-1: RuntimeError, -2: MemoryError, -99: RuntimeError}
     for code, kind in broken.items():
 
@@ -342,7 +345,7 @@ def test_an_error_of_the_library_is_told_in_words(monkeypatch):
 
 @pytest.mark.parametrize("present", [False, True])
 def test_the_default_is_pardiso_where_it_is_installed(monkeypatch, present):
-    """A default that imports what is not there, or leaves unused what is."""
+    """Catches: a default that imports what is not there, or leaves unused what is."""
     asked = []
     monkeypatch.setattr(_mkl, "find_spec", lambda name: asked.append(name) or (object() if present else None))
     monkeypatch.setattr(_mkl, "installed", cache(_mkl.installed.__wrapped__))
@@ -353,7 +356,7 @@ def test_the_default_is_pardiso_where_it_is_installed(monkeypatch, present):
 
 
 def test_pardiso_without_its_package_names_the_extra(monkeypatch):
-    """A ModuleNotFoundError from somewhere inside, or SuperLU without a word."""
+    """Catches: a ModuleNotFoundError from somewhere inside, or SuperLU without a word."""
     monkeypatch.setattr(_mkl, "installed", lambda: False)
     with pytest.raises(ImportError, match=r'pip install "tsgu\[pardiso\]"'):
         library_for("pardiso")
@@ -361,14 +364,14 @@ def test_pardiso_without_its_package_names_the_extra(monkeypatch):
 
 @pytest.mark.parametrize("library", ["umfpack", "PARDISO", "", 3, True])
 def test_an_unknown_library_is_refused_with_those_that_are_known(library):
-    """A misspelt name that means the default."""
+    """Catches: a misspelt name that means the default."""
     with pytest.raises(ValueError, match=r"library must be 'superlu', 'pardiso' or None; got ") as error:
         library_for(library)
     assert str(error.value).endswith(f"got {library!r}.")
 
 
 def test_superlu_alone_does_not_load_pardiso(monkeypatch):
-    """MKL loaded, half a second and its threads, by who does not use it."""
+    """Catches: MKL loaded, half a second and its threads, by who does not use it."""
     monkeypatch.setitem(sys.modules, "pypardiso", None)
     monkeypatch.setattr(_mkl, "_function", lambda: pytest.fail("PARDISO was loaded"))
     F = factored(laplacian(3), "superlu")

@@ -13,7 +13,8 @@ from tsgu._core.factors._factorisation import Factorisation
 @needs_pardiso
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_the_order_of_elimination_is_kept_with_the_pattern(monkeypatch, dtype):
-    """A search in each step of a training loop, three times the work of the rest; or the order of another pattern."""
+    """Catches: a search in each step of a training loop, three times the work of the rest; or the order of another
+    pattern."""
     asked = []
     original = _pardiso.Pardiso.__init__
     monkeypatch.setattr(_pardiso.Pardiso, "__init__", lambda *given: (asked.append(given[-1][5]), original(*given))[1])
@@ -29,7 +30,7 @@ def test_the_order_of_elimination_is_kept_with_the_pattern(monkeypatch, dtype):
 
 @needs_pardiso
 def test_an_order_is_not_kept_where_the_values_decide_on_it(monkeypatch):
-    """Scaling and matching of an indefinite matrix, done for other values."""
+    """Catches: scaling and matching of an indefinite matrix, done for other values."""
     asked = []
     original = _pardiso.Pardiso.__init__
     monkeypatch.setattr(_pardiso.Pardiso, "__init__", lambda *given: (asked.append(given[-1]), original(*given))[1])

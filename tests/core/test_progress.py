@@ -21,7 +21,7 @@ def lines(capsys):
 
 
 def test_a_plain_line_appears_after_a_second_and_goes_away(monkeypatch, capsys, clock):
-    """A flash for every small solve, a line in every step, a line that stays."""
+    """Catches: a flash for every small solve, a line in every step, a line that stays."""
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(_progress, "find_spec", lambda name: None)
     line = _progress.Line()
@@ -39,7 +39,7 @@ def test_a_plain_line_appears_after_a_second_and_goes_away(monkeypatch, capsys, 
 
 
 def test_tqdm_draws_it_where_it_is_installed(monkeypatch, capsys, clock):
-    """A bar that shows steps of maxiter, of which nobody knows how many it takes."""
+    """Catches: a bar that shows steps of maxiter, of which nobody knows how many it takes."""
     pytest.importorskip("tqdm", reason="needs tqdm")
     line = _progress.Line()
     for steps in (1, 50):
@@ -51,7 +51,7 @@ def test_tqdm_draws_it_where_it_is_installed(monkeypatch, capsys, clock):
 
 
 def test_the_bar_is_as_long_as_the_share_of_digits():
-    """A bar that is full at a tenth of the residual, or beyond its end."""
+    """Catches: a bar that is full at a tenth of the residual, or beyond its end."""
     assert _progress._share(1e-4, 1e-8) == pytest.approx(0.5)
     assert _progress._share(1e-9, 1e-8) == 1.0
     assert _progress._share(3.0, 1e-8) == 0.0
@@ -60,7 +60,8 @@ def test_the_bar_is_as_long_as_the_share_of_digits():
 
 @pytest.mark.parametrize("package", ["torch", "jax"])
 def test_a_solve_is_watched_from_start_to_end(package, monkeypatch):
-    """Steps that start again for the second column, a residual that is not relative, nobody told of the end."""
+    """Catches: steps that start again for the second column, a residual that is not relative, nobody told of the
+    end."""
     told = []
 
     class Line:

@@ -91,7 +91,8 @@ sys.exit(missed > 0)
 
 
 def test_thousands_of_singular_patterns_are_reported_and_end_no_process():
-    """A segmentation fault inside SuperLU, which takes the interpreter along, or an error that names a C file."""
+    """Catches: a segmentation fault inside SuperLU, which takes the interpreter along, or an error that names a C
+    file."""
     done = subprocess.run([sys.executable, "-c", FUZZ], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -102,7 +103,7 @@ def test_thousands_of_singular_patterns_are_reported_and_end_no_process():
     ids=["two empty rows", "three rows in two columns", "nothing", "full"],
 )
 def test_the_structural_rank_is_known_and_found_once(monkeypatch, row, col, n, rank):
-    """A matching for every matrix of a training loop, or one that counts nonempty rows."""
+    """Catches: a matching for every matrix of a training loop, or one that counts nonempty rows."""
     calls, matching = [], _symbolic.structural_rank
     monkeypatch.setattr(_symbolic, "structural_rank", lambda graph: calls.append(graph) or matching(graph))
     symbolic = _symbolic.from_coo(np.array(row, int), np.array(col, int), (n, n))
@@ -135,7 +136,8 @@ SINGULAR = {
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("name", SINGULAR)
 def test_a_singular_matrix_is_found_out_with_a_right_hand_side_in_its_range(name, transposed):
-    """An arbitrary multiple of the null vector, with a residual at rounding level and the status of a solution."""
+    """Catches: an arbitrary multiple of the null vector, with a residual at rounding level and the status of a
+    solution."""
     A = sp.csr_array(SINGULAR[name])
     x = np.random.default_rng(5).standard_normal(A.shape[0]).astype(A.dtype)
     factors = Factorisation(*pattern_and_values(A), "superlu")
@@ -147,7 +149,7 @@ def test_a_singular_matrix_is_found_out_with_a_right_hand_side_in_its_range(name
 
 
 def test_the_null_vector_is_described():
-    """Nothing but "singular", of a matrix with a million rows."""
+    """Catches: nothing but "singular", of a matrix with a million rows."""
     for A, words in (
         (neumann(20), "A z = 0, to working precision, for a z that is one number in all unknowns"),
         (sp.block_diag([laplacian(10), neumann(20)]), "one number in 400 of the 500 unknowns, and zero in the others"),
@@ -191,21 +193,22 @@ NONSINGULAR = {
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("name", NONSINGULAR)
 def test_a_badly_scaled_matrix_is_not_singular(name, transposed):
-    """A threshold for pivots, or for the condition number in a norm, that calls penalties and units singular."""
+    """Catches: a threshold for pivots, or for the condition number in a norm, that calls penalties and units
+    singular."""
     A = sp.csr_array(NONSINGULAR[name])
     b = (A.T if transposed else A) @ np.ones(A.shape[0], A.dtype)
     assert statuses(A, b, transposed)[0] in ("converged", "accuracy limit")
 
 
 def test_what_is_nearly_singular_is_said_to_be_so():
-    """Two kinds of answer where there are three: this matrix has a solution, of which no digit is sure."""
+    """Catches: two kinds of answer where there are three: this matrix has a solution, of which no digit is sure."""
     for distance, status in ((1e-12, "converged"), (1e-14, "ill-conditioned")):
         A = np.array([[1.0, 1.0], [1.0, 1.0 + distance]])
         assert statuses(A, A @ np.ones(2)) == [status]
 
 
 def test_the_look_at_the_matrix_is_one_more_column_of_the_first_solve(monkeypatch):
-    """A solve of its own, which reads the factors again; or one with every right-hand side."""
+    """Catches: a solve of its own, which reads the factors again; or one with every right-hand side."""
     from tsgu._core.factors._superlu import SuperLUFactors
 
     widths, solve = [], SuperLUFactors.solve
@@ -217,7 +220,7 @@ def test_the_look_at_the_matrix_is_one_more_column_of_the_first_solve(monkeypatc
 
 
 def test_values_that_change_afterwards_do_not_reach_the_factors():
-    """Residuals of another matrix, to which refinement then leads."""
+    """Catches: residuals of another matrix, to which refinement then leads."""
     symbolic, values = pattern_and_values(laplacian(20))
     A, b = laplacian(20).toarray(), np.ones(400)
     values = values.copy()
@@ -229,7 +232,7 @@ def test_values_that_change_afterwards_do_not_reach_the_factors():
 
 
 def test_an_error_of_superlu_is_told_in_our_words(monkeypatch):
-    """The line of a C file; an empty memory called singular."""
+    """Catches: the line of a C file; an empty memory called singular."""
     from tsgu._core.factors import _ilu, _superlu
 
     for message, kind in (
@@ -252,7 +255,7 @@ def test_an_error_of_superlu_is_told_in_our_words(monkeypatch):
 
 
 def test_looking_at_a_matrix_warns_of_nothing():
-    """Overflow or a division by zero in the words of NumPy."""
+    """Catches: overflow or a division by zero in the words of NumPy."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for A in (sp.diags_array([1e308, 1e-308]), 1e-300 * neumann(5), np.array([[1.0, 1.0], [1.0, 1.0 + 1e-16]])):

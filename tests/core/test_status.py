@@ -24,7 +24,7 @@ WORSE = ColumnInfo("stagnation", 5, 0.5, None)
 
 
 def test_a_summary_is_as_bad_as_its_worst_column():
-    """A failed column hidden behind good ones."""
+    """Catches: a failed column hidden behind good ones."""
     both = info(GOOD, POOR, WORSE)
     assert (both.status, both.iterations, both.residual) == ("stagnation", 7, 0.5)
     assert not both.converged
@@ -36,7 +36,7 @@ def test_a_summary_is_as_bad_as_its_worst_column():
 
 
 def test_the_warning_names_solve_residual_target_and_remedy():
-    """A warning that leaves the user guessing, or whose figures make each one a new one to Python."""
+    """Catches: a warning that leaves the user guessing, or whose figures make each one a new one to Python."""
     text = _status.describe(info(GOOD, POOR, WORSE, transposed=True), 1e-8)
     assert text == (
         "minres on the adjoint system (A^T): stagnation; relative residual about 1e-1, target 1.0e-08. The residual "
@@ -59,7 +59,7 @@ def test_the_warning_names_solve_residual_target_and_remedy():
 
 
 def test_the_exact_figures_travel_with_the_warning():
-    """What the text leaves out is lost; or it is lost on the way from another process."""
+    """Catches: what the text leaves out is lost; or it is lost on the way from another process."""
     solved = info(GOOD, POOR, transposed=True)
     with pytest.warns(_status.ConvergenceWarning) as heard:
         _log.report(solved, 1e-8)
@@ -70,7 +70,7 @@ def test_the_exact_figures_travel_with_the_warning():
 
 
 def test_only_what_is_not_sound_is_warned_of_and_all_is_logged():
-    """A warning at every solve, or none at a bad one."""
+    """Catches: a warning at every solve, or none at a bad one."""
     with _log.record() as outer, _log.record() as inner:
         _log.report(info(GOOD), 1e-8)
         with pytest.warns(_status.ConvergenceWarning, match="iteration limit"):
@@ -80,7 +80,8 @@ def test_only_what_is_not_sound_is_warned_of_and_all_is_logged():
 
 
 def test_the_warning_points_at_the_users_line():
-    """A warning attributed to a line of the package, which the user cannot change and which is shown only once."""
+    """Catches: a warning attributed to a line of the package, which the user cannot change and which is shown only
+    once."""
     import torch
 
     import tsgu
@@ -93,7 +94,7 @@ def test_the_warning_points_at_the_users_line():
 
 
 def test_solves_of_other_threads_are_collected():
-    """A log kept in a context variable, which the threads of autograd do not see."""
+    """Catches: a log kept in a context variable, which the threads of autograd do not see."""
     with _log.record() as log:
         thread = threading.Thread(target=_log.report, args=(info(GOOD), None))
         thread.start()
@@ -102,7 +103,7 @@ def test_solves_of_other_threads_are_collected():
 
 
 def test_the_log_prints_as_a_table():
-    """A list of reprs."""
+    """Catches: a list of reprs."""
     log = _log.Log()
     log._infos += [
         info(GOOD),
@@ -116,7 +117,7 @@ def test_the_log_prints_as_a_table():
 
 
 def test_a_slice_is_a_log_and_notes_stand_once_below_the_table():
-    """log[-2:] printed as a list; a choice of auto that only its object tells."""
+    """Catches: log[-2:] printed as a list; a choice of auto that only its object tells."""
     log = _log.Log([dataclasses.replace(info(column), note="auto: why") for column in (GOOD, POOR)])
     assert isinstance(log[1:], _log.Log)
     assert len(log[1:]) == 1
@@ -126,7 +127,7 @@ def test_a_slice_is_a_log_and_notes_stand_once_below_the_table():
 
 
 def test_what_is_set_aside_is_neither_logged_nor_warned_of():
-    """An attempt that failed, reported though another one solved the system."""
+    """Catches: an attempt that failed, reported though another one solved the system."""
     with _log.record() as log, warnings.catch_warnings():
         warnings.simplefilter("error")
         with _log.set_aside() as reports:
@@ -138,7 +139,7 @@ def test_what_is_set_aside_is_neither_logged_nor_warned_of():
 
 
 def test_a_residual_that_vanishes_is_drawn():
-    """A warning of matplotlib, and an empty picture, where the first step is exact."""
+    """Catches: a warning of matplotlib, and an empty picture, where the first step is exact."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -150,7 +151,7 @@ def test_a_residual_that_vanishes_is_drawn():
 
 
 def test_the_plot_shows_each_history_with_its_axes_labelled():
-    """An empty picture."""
+    """Catches: an empty picture."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -169,7 +170,7 @@ def test_the_plot_shows_each_history_with_its_axes_labelled():
 
 @pytest.mark.parametrize("kinds", [1, 7, 40])
 def test_the_legend_of_many_solves_leaves_the_curves_free(kinds):
-    """A line of the legend for each of sixty solves, which covers the picture."""
+    """Catches: a line of the legend for each of sixty solves, which covers the picture."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -196,7 +197,7 @@ def test_the_legend_of_many_solves_leaves_the_curves_free(kinds):
 
 
 def test_a_missing_matplotlib_names_the_extra():
-    """ModuleNotFoundError from inside a method called plot."""
+    """Catches: ModuleNotFoundError from inside a method called plot."""
     code = """
 import sys
 sys.modules["matplotlib"] = None

@@ -28,7 +28,7 @@ def calls(monkeypatch):
 
 
 def test_the_ordering_follows_the_symmetry_of_the_pattern(calls):
-    """COLAMD on a symmetric pattern: three times the time on a 3-D Laplacian."""
+    """Catches: COLAMD on a symmetric pattern: three times the time on a 3-D Laplacian."""
     rng = np.random.default_rng(0)
     A = sp.random_array((30, 30), density=0.1, rng=rng) + 5 * sp.eye_array(30)
     factored(A + A.T + sp.triu(A))
@@ -38,7 +38,8 @@ def test_the_ordering_follows_the_symmetry_of_the_pattern(calls):
 
 
 def test_pivots_on_the_diagonal_that_ruin_the_residual_are_not_believed(calls, monkeypatch):
-    """A threshold of zero accepts a pivot of 1e-17: residual 3e-3, silently. The check must catch what comes of it."""
+    """Catches: a threshold of zero accepts a pivot of 1e-17: residual 3e-3, silently. The check must catch what comes
+    of it."""
     monkeypatch.setitem(_superlu._SYMMETRIC, "diag_pivot_thresh", 0.0)
     rng = np.random.default_rng(0)
     A = rng.standard_normal((40, 40)) * (rng.random((40, 40)) < 0.3)
@@ -53,7 +54,7 @@ def test_pivots_on_the_diagonal_that_ruin_the_residual_are_not_believed(calls, m
 
 
 def test_a_zero_pivot_on_a_symmetric_pattern_is_looked_at_again():
-    """A nonsingular matrix called singular because its diagonal is zero."""
+    """Catches: a nonsingular matrix called singular because its diagonal is zero."""
     A = np.array([[0.0, 1.0], [1.0, 0.0]])
     x, _ = factored(A).solve(np.array([1.0, 2.0]), False)
     np.testing.assert_array_equal(x, [2.0, 1.0])
@@ -62,7 +63,7 @@ def test_a_zero_pivot_on_a_symmetric_pattern_is_looked_at_again():
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 def test_both_systems_are_solved_by_the_same_factors(calls, dtype, transposed):
-    """A second factorisation for the adjoint, or trans="H" where plain transposition is meant."""
+    """Catches: a second factorisation for the adjoint, or trans="H" where plain transposition is meant."""
     rng = np.random.default_rng(1)
     A = (rng.standard_normal((20, 20)) + 8 * np.eye(20)).astype(dtype)
     if np.iscomplexobj(A):
@@ -80,7 +81,7 @@ def test_both_systems_are_solved_by_the_same_factors(calls, dtype, transposed):
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
 def test_scales_of_the_right_hand_side_do_not_matter(scale):
-    """A norm that overflows or vanishes, and a residual of NaN or 0 / 0."""
+    """Catches: a norm that overflows or vanishes, and a residual of NaN or 0 / 0."""
     A, b = np.diag([1.0, 3.0, 7.0]), np.array([1.0, 3.0, 7.0])
     x, columns = factored(A).solve(b * scale, False)
     np.testing.assert_allclose(x / scale, 1.0)
@@ -88,7 +89,7 @@ def test_scales_of_the_right_hand_side_do_not_matter(scale):
 
 
 def test_a_factorisation_that_stays_inaccurate_says_so(monkeypatch):
-    """A wrong solution passed on because nothing better was found."""
+    """Catches: a wrong solution passed on because nothing better was found."""
     F = factored(np.eye(4) + 0.1)
     monkeypatch.setattr(F, "_raw", lambda b, transposed: 0.5 * b)
     monkeypatch.setattr(F, "_attempts", iter(()))
@@ -99,7 +100,7 @@ def test_a_factorisation_that_stays_inaccurate_says_so(monkeypatch):
 
 
 def test_a_solution_that_overflows_is_reported():
-    """Infinity with the status of a solution."""
+    """Catches: infinity with the status of a solution."""
     A = sp.csr_array(np.diag([1e-3, 1.0]).astype(np.float32))
     b = np.array([[3e38, 1.0], [1.0, 1.0]], np.float32)
     x, columns = factored(A).solve(b, False)
@@ -111,7 +112,8 @@ def test_a_solution_that_overflows_is_reported():
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_order_of_elimination_is_found_once_for_a_pattern(calls, symmetric, dtype):
-    """An order found anew in every step of a training loop; one applied to the rows where it is for the columns."""
+    """Catches: an order found anew in every step of a training loop; one applied to the rows where it is for the
+    columns."""
     rng = np.random.default_rng(3)
     noise = sp.random_array((60, 60), density=0.05, rng=rng)
     A = sp.csr_array(noise + (noise.T if symmetric else 0) + 5 * sp.eye_array(60)).astype(dtype)
@@ -136,7 +138,7 @@ def test_the_order_of_elimination_is_found_once_for_a_pattern(calls, symmetric, 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_pattern_is_gone_with_its_last_user(symmetric):
-    """A pattern in a cycle of references: meshes that change fill memory until garbage is collected."""
+    """Catches: a pattern in a cycle of references: meshes that change fill memory until garbage is collected."""
     A = sp.csr_array(np.eye(5) + (0 if symmetric else np.eye(5, k=1)))
     symbolic = _symbolic.from_csr(A.indptr, A.indices, A.shape)
     gone = weakref.ref(symbolic)

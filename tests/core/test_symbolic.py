@@ -32,7 +32,7 @@ def gathered(symbolic, given):
 @given(coordinates())
 @settings(deadline=None)
 def test_canonical_form_is_that_of_scipy_with_zeros_kept(coordinates):
-    """A repeat stored twice, an entry out of order, a value that lands beside its place."""
+    """Catches: a repeat stored twice, an entry out of order, a value that lands beside its place."""
     row, col, shape = coordinates
     given = np.arange(1.0, row.size + 1)
     symbolic = _symbolic.from_coo(row, col, shape)
@@ -48,7 +48,7 @@ def test_canonical_form_is_that_of_scipy_with_zeros_kept(coordinates):
 @given(coordinates())
 @settings(deadline=None)
 def test_transpose_permutes_the_values_and_twice_is_nothing(coordinates):
-    """A permutation applied the wrong way round."""
+    """Catches: a permutation applied the wrong way round."""
     row, col, shape = coordinates
     symbolic = _symbolic.from_coo(row, col, shape)
     values = np.arange(1.0, symbolic.nnz + 1)
@@ -66,7 +66,7 @@ def test_transpose_permutes_the_values_and_twice_is_nothing(coordinates):
 @given(coordinates())
 @settings(deadline=None)
 def test_csr_gives_what_coo_gives(coordinates):
-    """The short way for sorted rows taken for unsorted ones, or confused by empty rows."""
+    """Catches: the short way for sorted rows taken for unsorted ones, or confused by empty rows."""
     row, col, shape = coordinates
     order = np.argsort(row, kind="stable")
     row, col = row[order], col[order]
@@ -79,7 +79,7 @@ def test_csr_gives_what_coo_gives(coordinates):
 
 
 def test_locate_finds_entries_of_another_pattern():
-    """An entry that is not stored, read from its neighbour."""
+    """Catches: an entry that is not stored, read from its neighbour."""
     wanted = _symbolic.from_coo(np.array([0, 1, 2]), np.array([0, 1, 2]), (3, 3))
     among = _symbolic.from_coo(np.array([0, 2, 2]), np.array([0, 1, 2]), (3, 3))
     place, stored = _symbolic.locate(wanted, among)
@@ -90,7 +90,7 @@ def test_locate_finds_entries_of_another_pattern():
 
 
 def test_indices_outside_the_shape_are_refused_with_their_number():
-    """A product that reads beyond its memory."""
+    """Catches: a product that reads beyond its memory."""
     with pytest.raises(ValueError, match=r"row indices must lie in 0\.\.2; got 1 outside, from -1 to 2"):
         _symbolic.from_coo(np.array([-1, 2]), np.array([0, 0]), (3, 3))
     with pytest.raises(ValueError, match=r"col indices must lie in 0\.\.2; got 2 outside, from 3 to 4"):
@@ -102,7 +102,7 @@ def test_indices_outside_the_shape_are_refused_with_their_number():
 
 
 def test_64_bit_indices_are_kept_where_32_do_not_suffice():
-    """Row numbers that wrap around."""
+    """Catches: row numbers that wrap around."""
     assert _symbolic.index_dtype(10, (2**31 - 1, 5)) is np.int32
     assert _symbolic.index_dtype(10, (2**31, 5)) is np.int64
     far = _symbolic.from_coo(np.array([1]), np.array([2**31]), (2, 2**31 + 1))

@@ -29,7 +29,7 @@ def made(dense, upper, unit):
 @given(triangles())
 @settings(deadline=None)
 def test_levels_respect_dependencies_and_are_the_lowest_that_do(given):
-    """Rows solved before those that they refer to, or needlessly late."""
+    """Catches: rows solved before those that they refer to, or needlessly late."""
     dense, upper, unit = given
     level = _levels.levels(made(dense, upper, unit)[0])
     for row in range(len(dense)):
@@ -40,7 +40,7 @@ def test_levels_respect_dependencies_and_are_the_lowest_that_do(given):
 @given(triangles())
 @settings(deadline=None)
 def test_a_schedule_holds_every_row_and_entry_once_and_solves_in_its_order(given):
-    """A row in two steps, an entry lost between them, a step that reads what it is about to write."""
+    """Catches: a row in two steps, an entry lost between them, a step that reads what it is about to write."""
     dense, upper, unit = given
     triangle, values = made(dense, upper, unit)
     n, nnz = len(dense), values.size
@@ -63,7 +63,7 @@ def test_a_schedule_holds_every_row_and_entry_once_and_solves_in_its_order(given
 
 @pytest.mark.parametrize("kind", ["bidiagonal", "diagonal", "wide and deep"])
 def test_padding_stays_within_a_small_factor(kind):
-    """Steps as wide as the widest level for a matrix whose levels are single rows."""
+    """Catches: steps as wide as the widest level for a matrix whose levels are single rows."""
     n = 2000
     matrix = sp.eye_array(n, format="lil")
     if kind == "bidiagonal":
@@ -82,7 +82,8 @@ def test_padding_stays_within_a_small_factor(kind):
 @given(triangles(), st.booleans())
 @settings(deadline=None)
 def test_substitution_with_scipy_solves_both_ways(given, transposed):
-    """The kernel for builds of PyTorch without MKL, with the diagonal of ones filled in at the wrong places."""
+    """Catches: the kernel for builds of PyTorch without MKL, with the diagonal of ones filled in at the wrong
+    places."""
     dense, upper, unit = given
     if not len(dense):
         return
@@ -95,7 +96,7 @@ def test_substitution_with_scipy_solves_both_ways(given, transposed):
 
 
 def test_a_zero_on_the_diagonal_names_its_row():
-    """A division by zero, or another row named."""
+    """Catches: a division by zero, or another row named."""
     triangle = Triangle(_symbolic.from_coo(np.arange(3), np.arange(3), (3, 3)), True, False)
     with pytest.raises(ZeroDiagonalError) as caught:
         Substitution(triangle, np.array([1.0, 0.0, 0.0]))

@@ -17,7 +17,7 @@ DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128, torch
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (0,), (0, 3)])
 def test_dense_tensors_come_back_as_they_were(x64, dtype, shape):
-    """A dtype that is narrowed, an empty array that loses its shape."""
+    """Catches: a dtype that is narrowed, an empty array that loses its shape."""
     x = torch.from_numpy(np.random.default_rng(0).integers(0, 2, shape)).to(dtype)
     there = to_jax(x)
     np.testing.assert_array_equal(there, x.numpy())
@@ -29,7 +29,7 @@ def test_dense_tensors_come_back_as_they_were(x64, dtype, shape):
 
 
 def test_memory_is_shared_both_ways_without_a_copy_and_is_not_with_one():
-    """A copy that nobody asked for, or one that was asked for and not made."""
+    """Catches: a copy that nobody asked for, or one that was asked for and not made."""
     x = torch.arange(1000.0)
     there = to_jax(x)
     assert there.unsafe_buffer_pointer() == x.data_ptr()
@@ -45,7 +45,7 @@ def test_memory_is_shared_both_ways_without_a_copy_and_is_not_with_one():
 
 
 def test_strides_and_lazy_conjugates_are_resolved():
-    """Memory read in the wrong order, or without its conjugation."""
+    """Catches: memory read in the wrong order, or without its conjugation."""
     x = torch.randn(3, 4, dtype=torch.complex64)
     for view in (x.T, x.conj(), x[:, ::2], x.T.conj(), x.imag):
         np.testing.assert_array_equal(to_jax(view), view.resolve_conj().resolve_neg().numpy())
@@ -64,7 +64,7 @@ def dense(row, col, values, shape):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=str)
 @pytest.mark.parametrize("index", [torch.int64, torch.int32], ids=str)
 def test_sparse_tensors_keep_their_entries(x64, dtype, index):
-    """A duplicate or an explicit zero that is dropped, a transposed index."""
+    """Catches: a duplicate or an explicit zero that is dropped, a transposed index."""
     values = VALUES.to(dtype) * (1 + 2j if dtype.is_complex else 1)
     expected = dense(ROW, COL, values.numpy(), (3, 4))
     coo = torch.sparse_coo_tensor(torch.stack([ROW, COL]).to(index), values, (3, 4), check_invariants=False)
@@ -90,7 +90,7 @@ def test_sparse_tensors_keep_their_entries(x64, dtype, index):
 
 
 def test_sparse_matrices_keep_pattern_values_and_batch(x64):
-    """A pattern that is sorted anew, and values that no longer fit it."""
+    """Catches: a pattern that is sorted anew, and values that no longer fit it."""
     batch = torch.stack([VALUES, 2 * VALUES])
     A = tsgu.SparseMatrix.from_coo(ROW, COL, batch, (3, 4))
     there = to_jax(A)
@@ -103,7 +103,7 @@ def test_sparse_matrices_keep_pattern_values_and_batch(x64):
 
 
 def test_padding_of_a_sparse_array_is_left_out(x64):
-    """Padding that becomes an entry, or an index out of range."""
+    """Catches: padding that becomes an entry, or an index out of range."""
     indices = jnp.array([[0, 1], [3, 4], [2, 2], [3, 0]])
     A = to_torch(BCOO((jnp.array([1.0, 9.0, 2.0, 8.0]), indices), shape=(3, 4)))
     assert A._nnz() == 2
@@ -114,14 +114,14 @@ def test_padding_of_a_sparse_array_is_left_out(x64):
 
 
 def test_a_matrix_without_entries_stays_one():
-    """An empty index array without two columns."""
+    """Catches: an empty index array without two columns."""
     A = torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0), (3, 2), check_invariants=False)
     assert to_jax(A).shape == to_torch(to_jax(A)).shape == (3, 2)
     assert to_torch(to_jax(A.coalesce().to_sparse_csr()))._nnz() == 0
 
 
 def test_gradients_are_not_carried_across():
-    """A graph that is silently cut half way: what comes back is plain data."""
+    """Catches: a graph that is silently cut half way: what comes back is plain data."""
     x = torch.ones(3, requires_grad=True)
     assert not to_torch(to_jax(x)).requires_grad
     assert not to_torch(to_jax(torch.eye(2).to_sparse().requires_grad_())).requires_grad
@@ -129,7 +129,7 @@ def test_gradients_are_not_carried_across():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.int64], ids=str)
 def test_double_precision_is_refused_while_jax_would_narrow_it(dtype):
-    """Single precision that nobody asked for; a global flag that is switched on import."""
+    """Catches: single precision that nobody asked for; a global flag that is switched on import."""
     assert not jax.config.read("jax_enable_x64")
     with pytest.raises(TypeError, match=f"x must have a dtype that JAX keeps; got {dtype} .*jax_enable_x64"):
         to_jax(torch.ones(2).to(dtype))
@@ -149,13 +149,13 @@ def test_double_precision_is_refused_while_jax_would_narrow_it(dtype):
 )
 @pytest.mark.filterwarnings("ignore:Sparse CSC")
 def test_what_cannot_be_converted_is_refused_with_a_reason(call, error, message):
-    """An error from deep inside a framework."""
+    """Catches: an error from deep inside a framework."""
     with pytest.raises(error, match=message):
         call()
 
 
 def test_a_matrix_that_a_compiled_function_made_keeps_its_entries():
-    """Indices that are sorted on their way, under values that are not."""
+    """Catches: indices that are sorted on their way, under values that are not."""
     row, col, values = np.array([1, 0, 1]), np.array([1, 0, 0]), np.array([10.0, 5.0, 3.0], dtype=np.float32)
     A = jax.jit(lambda *entries: tsgu_jax.SparseMatrix.from_coo(*entries, (2, 2)))(row, col, values)
     np.testing.assert_array_equal(to_torch(A).to_dense(), [[5, 0], [3, 10]])

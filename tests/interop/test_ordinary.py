@@ -56,7 +56,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.usefixtures("x64")
 def test_an_operation_has_the_result_and_the_gradient_of_torch(name):
-    """An operation that is not known, or that refuses a plain tensor, or has another convention in JAX."""
+    """Catches: an operation that is not known, or that refuses a plain tensor, or has another convention in JAX."""
     operation = OPERATIONS[name]
     v = torch.tensor([-0.7, 1.3, 0.4], dtype=torch.float64, requires_grad=True)
     expected = operation(v)
@@ -71,7 +71,7 @@ def test_an_operation_has_the_result_and_the_gradient_of_torch(name):
 
 
 def test_softplus_far_out_is_a_straight_line_without_overflow():
-    """A gradient of NaN from the branch that is not taken."""
+    """Catches: a gradient of NaN from the branch that is not taken."""
     x = jnp.asarray([-2000.0, 2000.0])
     f = torch2jax.t2j(softplus)
     np.testing.assert_array_equal(f(x), [0, 2000])
@@ -80,7 +80,7 @@ def test_softplus_far_out_is_a_straight_line_without_overflow():
 
 @pytest.mark.usefixtures("x64")
 def test_a_number_does_not_change_the_dtype():
-    """Single precision that becomes double beside a Python number."""
+    """Catches: single precision that becomes double beside a Python number."""
     single = jnp.ones(2, np.float32)
     for f in (lambda v: v / 3.0, lambda v: 3 / v, lambda v: v * 0.1 + 2, lambda v: v**0.5, lambda v: 2**v, softplus):
         assert torch2jax.t2j(f)(single).dtype == np.float32
@@ -89,7 +89,7 @@ def test_a_number_does_not_change_the_dtype():
 
 
 def test_constants_that_jax_would_round_are_refused():
-    """Double precision, or a large integer, that loses digits without a word."""
+    """Catches: double precision, or a large integer, that loses digits without a word."""
     large = torch.tensor([2**40, 1])
     with jax.enable_x64(False):
         for f in (lambda v: v * CONSTANT[:2], lambda v: v * torch.full((2,), 0.5, dtype=torch.float64)):
@@ -101,12 +101,12 @@ def test_constants_that_jax_would_round_are_refused():
 
 
 def test_an_index_out_of_range_gives_nan():
-    """The nearest entry in its place, as JAX does by default."""
+    """Catches: the nearest entry in its place, as JAX does by default."""
     for f in (lambda v: v[PLACE + 1], lambda v: torch.index_select(v, 0, PLACE + 1)):
         np.testing.assert_array_equal(torch2jax.t2j(f)(jnp.arange(3.0)), [np.nan, 1, np.nan, 0])
 
 
 def test_options_of_full_are_not_dropped_silently():
-    """requires_grad=True that means nothing in JAX."""
+    """Catches: requires_grad=True that means nothing in JAX."""
     with pytest.raises(TypeError, match=r"torch\.full has no counterpart of requires_grad=True"):
         torch2jax.t2j(lambda v: v + torch.full((2,), 1.0, requires_grad=True))(jnp.ones(2))

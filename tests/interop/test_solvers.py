@@ -41,7 +41,7 @@ cases = pytest.mark.parametrize(("name", "columns"), CASES)
     ("inner", "layout"), [(tsgu_jax.direct, "coo"), (tsgu_jax.gmres, "csr"), (jax_dense, "coo"), (jax_dense, "values")]
 )
 def test_a_jax_solver_has_the_right_gradients_in_torch(inner, layout, name, columns):
-    """The matrix of the adjoint system, or its conjugate, lost on the way."""
+    """Catches: the matrix of the adjoint system, or its conjugate, lost on the way."""
     assert not jax.config.read("jax_enable_x64")
     system = BY_NAME[name]
     b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
@@ -57,7 +57,7 @@ def test_a_jax_solver_has_the_right_gradients_in_torch(inner, layout, name, colu
 
 
 def test_a_jax_solver_has_the_right_second_derivatives_in_torch():
-    """An adjoint that is not differentiable itself."""
+    """Catches: an adjoint that is not differentiable itself."""
     system = BY_NAME["complex general"]
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     along = direction(system, b)
@@ -68,7 +68,7 @@ def test_a_jax_solver_has_the_right_second_derivatives_in_torch():
 
 
 def test_a_jax_method_reports_and_refuses_like_one_of_torch():
-    """A solve that shows up twice in the log, or not at all; an argument that is accepted and ignored."""
+    """Catches: a solve that shows up twice in the log, or not at all; an argument that is accepted and ignored."""
     system = BY_NAME["general"]
     problem = torch_adapter.Problem(system, right_hand_side(system, None))
     with tsgu.record() as log:
@@ -87,7 +87,7 @@ def test_a_jax_method_reports_and_refuses_like_one_of_torch():
 
 
 def test_an_absolute_tolerance_stops_the_forward_solve_of_a_jax_method_alone():
-    """In the adjoint: a gradient of zero where the loss is small."""
+    """Catches: in the adjoint: a gradient of zero where the loss is small."""
     system = BY_NAME["poisson"]
     b, w = right_hand_side(system, None), 1e-6 * right_hand_side(system, None, seed=4)
     atol = 1e-2 * np.linalg.norm(b)
@@ -99,7 +99,7 @@ def test_an_absolute_tolerance_stops_the_forward_solve_of_a_jax_method_alone():
 
 
 def test_an_absolute_tolerance_for_a_torch_method_in_jax_is_refused(x64):
-    """JAX does not say which solve is the user's own: it would stop those of derivatives too."""
+    """Catches: JAX does not say which solve is the user's own: it would stop those of derivatives too."""
     system = BY_NAME["poisson"]
     problem = jax_adapter.Problem(system, right_hand_side(system, None))
     with pytest.raises(TypeError, match=r"atol must be zero for torch_solver\(linear_cg\).* use rtol, or tsgu_jax"):
@@ -110,7 +110,7 @@ def test_an_absolute_tolerance_for_a_torch_method_in_jax_is_refused(x64):
 
 
 def test_a_preconditioner_of_torch_reaches_the_jax_method_and_its_adjoint_transposed():
-    """An M that is dropped, or not transposed for the adjoint."""
+    """Catches: an M that is dropped, or not transposed for the adjoint."""
     system = BY_NAME["convection"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     inverse = np.linalg.inv(system.dense)
@@ -122,7 +122,7 @@ def test_a_preconditioner_of_torch_reaches_the_jax_method_and_its_adjoint_transp
 
 
 def test_a_compiled_jax_function_and_its_info_are_accepted():
-    """A tuple that crashes, a keyword that does not arrive."""
+    """Catches: a tuple that crashes, a keyword that does not arrive."""
     system = BY_NAME["poisson"]
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     cg = jax.jit(lambda A, B, tol: jax.scipy.sparse.linalg.cg(A, B, tol=tol))
@@ -137,7 +137,7 @@ def test_a_compiled_jax_function_and_its_info_are_accepted():
     ("inner", "layout"), [(tsgu.direct, "coo"), (tsgu.gmres, "values"), (torch_dense, "csr"), (torch_dense, "values")]
 )
 def test_a_torch_solver_has_the_right_gradients_in_jax(x64, inner, layout, name, columns):
-    """The matrix of the adjoint system, or its conjugate, lost on the way."""
+    """Catches: the matrix of the adjoint system, or its conjugate, lost on the way."""
     system = BY_NAME[name]
     b, w = right_hand_side(system, columns), right_hand_side(system, columns, seed=4)
     problem = jax_adapter.Problem(system, b, layout)
@@ -151,7 +151,7 @@ def test_a_torch_solver_has_the_right_gradients_in_jax(x64, inner, layout, name,
 
 
 def test_a_torch_solver_works_compiled_mapped_and_to_second_order(x64):
-    """A callback that sees a batch it does not expect, or a tracer."""
+    """Catches: a callback that sees a batch it does not expect, or a tracer."""
     system = BY_NAME["complex general"]
     b, w = right_hand_side(system, 2), right_hand_side(system, 2, seed=4)
     solver, problem = torch_solver(tsgu.direct), jax_adapter.Problem(system, b)
@@ -168,7 +168,7 @@ def test_a_torch_solver_works_compiled_mapped_and_to_second_order(x64):
 
 
 def test_arrays_among_the_keywords_reach_a_torch_solver_as_tensors_of_its_own(x64):
-    """A tracer handed to torch, or memory of JAX that torch writes to."""
+    """Catches: a tracer handed to torch, or memory of JAX that torch writes to."""
     system = BY_NAME["poisson"]
     b = right_hand_side(system, None)
     seen = []
@@ -199,7 +199,7 @@ def _scipy(A):
 
 
 def test_what_a_torch_solver_raises_or_misses_is_heard(x64):
-    """An exception that is swallowed on the host, a solver that does not solve."""
+    """Catches: an exception that is swallowed on the host, a solver that does not solve."""
     A, b = BCOO.fromdense(jnp.eye(3)), jnp.ones(3)
 
     def fails(A, B):
@@ -218,7 +218,7 @@ def test_what_a_torch_solver_raises_or_misses_is_heard(x64):
 
 
 def test_a_torch_method_in_a_compiled_program_warns_at_the_line_of_the_user(x64):
-    """A line of JAX's runtime, in whose thread the method runs."""
+    """Catches: a line of JAX's runtime, in whose thread the method runs."""
     system = BY_NAME["poisson"]
     A = BCOO.fromdense(jnp.asarray(system.dense))
 
@@ -233,7 +233,7 @@ def test_a_torch_method_in_a_compiled_program_warns_at_the_line_of_the_user(x64)
 
 
 def test_least_squares_cross_the_frameworks_too(x64):
-    """A solution of the length of the right-hand side."""
+    """Catches: a solution of the length of the right-hand side."""
     rng = np.random.default_rng(0)
     dense = rng.standard_normal((9, 4)) * (rng.random((9, 4)) < 0.6) + 2 * np.eye(9, 4)
     b, w = rng.standard_normal(9), rng.standard_normal(4)
@@ -268,7 +268,7 @@ def test_least_squares_cross_the_frameworks_too(x64):
 
 @pytest.mark.parametrize("wrap", [jax_solver, torch_solver])
 def test_a_solver_must_be_callable(wrap):
-    """A name that fails only when it is called."""
+    """Catches: a name that fails only when it is called."""
     with pytest.raises(TypeError, match=r"f must be a callable \(A, B, \*\*kwargs\) -> X; got str"):
         wrap("linear_cg")
     with pytest.raises(TypeError, match="f must be a method for square systems; got lsmr"):
@@ -276,7 +276,8 @@ def test_a_solver_must_be_callable(wrap):
 
 
 def test_what_belongs_to_the_other_framework_is_refused_before_anything_runs():
-    """A tracer in a preconditioner of torch, a tensor in one of JAX, or a method that is handed a foreign matrix."""
+    """Catches: a tracer in a preconditioner of torch, a tensor in one of JAX, or a method that is handed a foreign
+    matrix."""
     A = tsgu.SparseMatrix.from_tensor(2 * torch.eye(3))
     b = torch.ones(3)
     A_jax = tsgu_jax.SparseMatrix.from_coo(np.arange(3), np.arange(3), 2 * np.ones(3, np.float32), (3, 3))

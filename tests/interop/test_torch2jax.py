@@ -51,7 +51,7 @@ def dense_loss(values, b):
 
 @pytest.mark.parametrize("how", ["coo", "stacked", "csr", "matrix", "pattern"])
 def test_a_torch_function_becomes_a_jax_function_with_the_right_gradient(how):
-    """A constructor that is not known, values in another order, a transposed pattern."""
+    """Catches: a constructor that is not known, values in another order, a transposed pattern."""
 
     def loss(values, b):
         return (tsgu.sparse_generic_solve(assembled(how, values), b, solve=tsgu.bicgstab, rtol=1e-6) ** 2).sum()
@@ -67,7 +67,7 @@ def test_a_torch_function_becomes_a_jax_function_with_the_right_gradient(how):
 
 @pytest.mark.parametrize("name", [*METHODS, None])
 def test_every_method_becomes_its_counterpart(name):
-    """A method of torch that is called with arrays of JAX, or another method in its place."""
+    """Catches: a method of torch that is called with arrays of JAX, or another method in its place."""
     row, col = map(torch.from_numpy, np.nonzero(np.eye(N) + np.eye(N, k=1) + np.eye(N, k=-1)))
     values = jnp.where(jnp.asarray(row == col), 3.0, -1.0)
 
@@ -86,7 +86,7 @@ def test_every_method_becomes_its_counterpart(name):
 
 
 def test_keyword_arguments_reach_the_counterpart():
-    """A tolerance, a start or a preconditioner that is left behind."""
+    """Catches: a tolerance, a start or a preconditioner that is left behind."""
     values, b = map(jnp.asarray, inputs())
     inverse = np.linalg.inv(dense_matrix(values))
 
@@ -109,7 +109,7 @@ def dense_matrix(values):
 
 
 def test_methods_alone_fixed_matrices_and_wrapped_methods_are_known_too():
-    """A spelling of the same solve that falls through."""
+    """Catches: a spelling of the same solve that falls through."""
     values, b = map(jnp.asarray, inputs())
     expected = np.linalg.solve(dense_matrix(values), b)
     alone = torch2jax.t2j(lambda v, b: tsgu.direct(assembled("matrix", v), b))
@@ -123,7 +123,7 @@ def test_methods_alone_fixed_matrices_and_wrapped_methods_are_known_too():
 
 
 def test_triangular_systems_and_least_squares_are_known_too():
-    """A solve that is run by torch on arrays of JAX, or the wrong triangle."""
+    """Catches: a solve that is run by torch on arrays of JAX, or the wrong triangle."""
     rng = np.random.default_rng(5)
     dense = np.tril(rng.standard_normal((N, N)) + 3 * np.eye(N)).astype(np.float32)
     row, col = map(torch.from_numpy, np.nonzero(dense))
@@ -151,7 +151,7 @@ def test_triangular_systems_and_least_squares_are_known_too():
 
 
 def test_matrices_have_what_lies_between_assembling_and_solving():
-    """A transpose or a product that is the one of the other matrix."""
+    """Catches: a transpose or a product that is the one of the other matrix."""
     values, b = map(jnp.asarray, inputs())
     dense = dense_matrix(values)
     for how in ("coo", "matrix"):
@@ -169,7 +169,7 @@ def test_matrices_have_what_lies_between_assembling_and_solving():
 
 
 def test_vmap_over_parameters_equals_a_loop():
-    """A batch that is taken for columns."""
+    """Catches: a batch that is taken for columns."""
 
     def function(values, b):
         return tsgu.sparse_generic_solve(assembled("coo", values), b, tsgu.direct)
@@ -199,7 +199,7 @@ class Conductivity(torch.nn.Module):
 
 
 def test_a_module_with_a_solve_inside_trains_in_jax():
-    """Parameters that receive no gradient, or that of another order of entries."""
+    """Catches: parameters that receive no gradient, or that of another order of entries."""
     torch.manual_seed(0)
     module = Conductivity()
     features, b = torch.tensor([0.3, -0.7]), torch.from_numpy(inputs()[1])
@@ -230,14 +230,14 @@ def test_a_module_with_a_solve_inside_trains_in_jax():
     ],
 )
 def test_what_has_no_counterpart_is_refused_with_a_reason(function, error, message):
-    """A foreign callable that is run on tracers, an argument that is dropped."""
+    """Catches: a foreign callable that is run on tracers, an argument that is dropped."""
     values, b = map(jnp.asarray, inputs())
     with pytest.raises(error, match=message):
         torch2jax.t2j(lambda v, b: function(assembled("coo", v), b))(values, b)
 
 
 def test_options_of_a_constructor_are_not_dropped_silently():
-    """requires_grad=True that means nothing in JAX."""
+    """Catches: requires_grad=True that means nothing in JAX."""
     values, _ = map(jnp.asarray, inputs())
     with pytest.raises(TypeError, match=r"torch\.sparse_coo_tensor has no counterpart of requires_grad=True"):
         torch2jax.t2j(lambda v: torch.sparse_coo_tensor(PLACE, v, (N, N), requires_grad=True).to_dense())(values)
@@ -246,7 +246,7 @@ def test_options_of_a_constructor_are_not_dropped_silently():
 
 
 def test_a_mode_that_is_not_ours_leaves_a_solve_as_it_is():
-    """A dispatch to functions that a device context does not know."""
+    """Catches: a dispatch to functions that a device context does not know."""
     A = torch.eye(3, dtype=torch.float64).to_sparse().requires_grad_()
     with torch.device("cpu"):
         x = tsgu.sparse_generic_solve(A, torch.ones(3, dtype=torch.float64))

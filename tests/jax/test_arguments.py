@@ -25,7 +25,8 @@ def system():
 @pytest.mark.parametrize("solver", [linalg.gmres, linalg.bicgstab])
 @pytest.mark.parametrize("kind", ["bcoo", "bcsr"])
 def test_the_solvers_of_jax_give_right_gradients_for_a_nonsymmetric_matrix(system, solver, kind):
-    """The forward solver applied to A in the adjoint: off by a third; a tuple result; BCSR, which has no .T."""
+    """Catches: the forward solver applied to A in the adjoint: off by a third; a tuple result; BCSR, which has no
+    .T."""
     c, values, b = system
 
     def ours(v, b):
@@ -38,7 +39,7 @@ def test_the_solvers_of_jax_give_right_gradients_for_a_nonsymmetric_matrix(syste
 
 
 def test_a_solver_that_does_not_solve_is_reported_with_its_name(system):
-    """A foreign solver that stops early and says so only in a number that nobody reads."""
+    """Catches: a foreign solver that stops early and says so only in a number that nobody reads."""
     c, values, b = system
 
     def lazy(A, B):
@@ -51,7 +52,7 @@ def test_a_solver_that_does_not_solve_is_reported_with_its_name(system):
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_preconditioner_that_cannot_be_transposed_is_refused_where_it_would_be_needed(system, jit):
-    """The adjoint preconditioned with M instead of M^T: slow, or another answer."""
+    """Catches: the adjoint preconditioned with M instead of M^T: slow, or another answer."""
     c, values, b = system
     scale = 1 / np.diag(c.dense(values))
 
@@ -87,21 +88,21 @@ def test_a_preconditioner_that_cannot_be_transposed_is_refused_where_it_would_be
     ],
 )
 def test_bad_input_is_refused_with_what_arrived(system, change, error, message):
-    """An error from deep inside, or none."""
+    """Catches: an error from deep inside, or none."""
     c, values, b = system
     with pytest.raises(error, match=message):
         tsgu_jax.solve(*change(c, c.bcoo(values), b), tsgu_jax.gmres)
 
 
 def test_a_string_is_refused_with_the_remedy(system):
-    """A method by name, which is no callable."""
+    """Catches: a method by name, which is no callable."""
     c, values, b = system
     with pytest.raises(TypeError, match=r"Pass the method itself, like solve=tsgu_jax\.gmres"):
         tsgu_jax.solve(c.bcoo(values), b, "gmres")
 
 
 def test_different_dtypes_are_promoted_with_a_warning_and_gradients_keep_their_own(system):
-    """A silent cast, or a gradient in the dtype of the other input."""
+    """Catches: a silent cast, or a gradient in the dtype of the other input."""
     c, values, b = system
     single = values.astype(jnp.float32)
     with pytest.warns(UserWarning, match="A and B have different dtypes, float32 and float64"):
@@ -111,7 +112,7 @@ def test_different_dtypes_are_promoted_with_a_warning_and_gradients_keep_their_o
 
 
 def test_double_precision_from_numpy_is_refused_where_it_would_be_lost():
-    """A silent float32: eight digits gone."""
+    """Catches: a silent float32: eight digits gone."""
     with jax.enable_x64(False):
         A = BCOO.fromdense(jnp.eye(3))
         for dtype in (np.float64, np.complex128):
@@ -123,7 +124,7 @@ def test_double_precision_from_numpy_is_refused_where_it_would_be_lost():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_single_precision_works_with_64_bit_types_off(name):
-    """A constant or a counter in 64 bits that only exists with x64."""
+    """Catches: a constant or a counter in 64 bits that only exists with x64."""
     c = case(name)
     with jax.enable_x64(False):
         values, b = jnp.asarray(np.float32(c.values(c.parameters))), jnp.asarray(np.float32(c.b))
@@ -142,14 +143,14 @@ def test_single_precision_works_with_64_bit_types_off(name):
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (4, 0)])
 def test_an_empty_system_has_an_empty_solution(shape):
-    """A reduction over nothing."""
+    """Catches: a reduction over nothing."""
     n = shape[0]
     A = tsgu_jax.SparseMatrix.from_coo(np.arange(n), np.arange(n), np.ones(n), (n, n))
     assert tsgu_jax.solve(A, np.zeros(shape)).shape == shape
 
 
 def test_importing_loads_no_torch_and_changes_no_setting():
-    """An import that turns 64-bit types on, picks a platform, or pulls in the other framework."""
+    """Catches: an import that turns 64-bit types on, picks a platform, or pulls in the other framework."""
     program = (
         "import sys, warnings, jax, scipy.sparse; before = dict(jax.config.values); filters = list(warnings.filters); "
         "import tsgu_jax; assert dict(jax.config.values) == before; assert warnings.filters == filters; "
@@ -160,7 +161,7 @@ def test_importing_loads_no_torch_and_changes_no_setting():
 
 
 def test_a_missing_jax_names_the_extra():
-    """A bare ModuleNotFoundError."""
+    """Catches: a bare ModuleNotFoundError."""
     program = "import sys; sys.modules['jax'] = None; import tsgu_jax"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert 'pip install "tsgu[jax]"' in done.stderr
@@ -169,7 +170,8 @@ def test_a_missing_jax_names_the_extra():
 @pytest.mark.parametrize("name", ["linear_cg", "gmres"])
 @pytest.mark.parametrize("k", [1, 7, 20])
 def test_callables_see_all_columns_of_a_block(name, k):
-    """A block of the columns that are solved together, padded or single, for a callable that is promised (n, k)."""
+    """Catches: a block of the columns that are solved together, padded or single, for a callable that is promised (n,
+    k)."""
     c = case("linear_cg", columns=k)
     dense = c.dense(jnp.asarray(c.values(c.parameters)))
     seen = {"A": set(), "M": set()}

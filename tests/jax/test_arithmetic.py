@@ -29,7 +29,8 @@ def close(found, expected):
 @pytest.mark.parametrize("fill", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("complex_", [False, True])
 def test_sums_products_and_diagonals_are_those_of_dense_matrices(fill, complex_):
-    """Any confusion of positions, of order or of signs; empty and rectangular matrices; a real one with a complex."""
+    """Catches: Any confusion of positions, of order or of signs; empty and rectangular matrices; a real one with a
+    complex."""
     D, E, F = drawn(1, (4, 5), fill, complex_), drawn(2, (4, 5), fill), drawn(3, (5, 3), fill)
     A, B, C = map(sparse, (D, E, F))
     for found, expected in (
@@ -49,7 +50,7 @@ def test_sums_products_and_diagonals_are_those_of_dense_matrices(fill, complex_)
 
 
 def test_a_sum_stays_on_a_pattern_that_has_all_positions():
-    """A pattern, and its layout, made anew in each step."""
+    """Catches: a pattern, and its layout, made anew in each step."""
     A = sparse(np.array([[1.0, 2.0], [0.0, 3.0]]))
     assert (A + 2 * A).pattern is (A - A).pattern is A.pattern
     assert (A + eye(2)).pattern is (eye(2) + 0.5 * A).pattern is A.pattern
@@ -72,7 +73,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_arithmetic_is_differentiable_to_second_order_in_both_modes(name):
-    """A gradient that ends at a scalar, at one of the two matrices, or at a repeated term."""
+    """Catches: a gradient that ends at a scalar, at one of the two matrices, or at a repeated term."""
     A, B = sparse(D), sparse(E)
 
     def f(v, w, s):
@@ -84,7 +85,7 @@ def test_arithmetic_is_differentiable_to_second_order_in_both_modes(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_first_use_may_be_inside_a_program(name):
-    """A tracer kept with the pair of patterns, and found by the next program, or outside of any."""
+    """Catches: a tracer kept with the pair of patterns, and found by the next program, or outside of any."""
     A, B = sparse(D), sparse(E)
 
     def f(v, w):
@@ -101,7 +102,7 @@ def test_the_first_use_may_be_inside_a_program(name):
 
 
 def test_batches_meet_single_matrices():
-    """A batch that is broadcast along its entries."""
+    """Catches: a batch that is broadcast along its entries."""
     A, B = sparse(D), sparse(E)
     batch = A.with_values(jnp.stack([A.values, 2 * A.values, -A.values]))
     full = np.stack([D, 2 * D, -D])
@@ -113,7 +114,7 @@ def test_batches_meet_single_matrices():
 
 
 def test_with_traced_patterns_sums_and_diagonals_go_on_and_products_say_what_to_do():
-    """An error from deep inside, where a matrix is an argument; a sum that is wrong where the two meet."""
+    """Catches: an error from deep inside, where a matrix is an argument; a sum that is wrong where the two meet."""
     A, B = sparse(D), sparse(E)
 
     @jax.jit
@@ -143,7 +144,7 @@ def test_with_traced_patterns_sums_and_diagonals_go_on_and_products_say_what_to_
 
 
 def test_an_implicit_step_needs_no_other_library():
-    """I + dt K that has to be assembled with SciPy, where the gradient of dt is lost."""
+    """Catches: I + dt K that has to be assembled with SciPy, where the gradient of dt is lost."""
     K = np.array([[2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]])
     A, u = sparse(K), jnp.array([1.0, 2.0, 3.0])
 
@@ -158,7 +159,7 @@ def test_an_implicit_step_needs_no_other_library():
 
 
 def test_dtypes_are_promoted_as_those_of_jax():
-    """A complex part dropped, or float32 made of a float64."""
+    """Catches: a complex part dropped, or float32 made of a float64."""
     A = sparse(np.eye(2, dtype=np.float32))
     B = sparse(np.eye(2)[::-1] + np.eye(2))
     assert (A + B).dtype == (B - A).dtype == (A @ B).dtype == jnp.float64
@@ -169,7 +170,7 @@ def test_dtypes_are_promoted_as_those_of_jax():
 
 
 def test_operands_that_do_not_fit_are_refused_in_three_parts():
-    """A broadcast, a matrix of objects, or AttributeError: 'int' object has no attribute 'pattern'."""
+    """Catches: a broadcast, a matrix of objects, or AttributeError: 'int' object has no attribute 'pattern'."""
     A = eye(2)
     batch = A.with_values(jnp.ones((3, 2)))
     summand = r"must have a SparseMatrix as X; got"

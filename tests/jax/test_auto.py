@@ -30,7 +30,7 @@ def assembled(system):
     ids=["definite", "not symmetric", "indefinite"],
 )
 def test_a_traced_matrix_is_judged_when_the_program_runs(no_shortcut, system, expected):
-    """Conjugate gradients compiled for a matrix that is not symmetric; a fallback that is never reached."""
+    """Catches: conjugate gradients compiled for a matrix that is not symmetric; a fallback that is never reached."""
     matrix, b = assembled(system), jnp.ones(system.n)
 
     @jax.jit
@@ -53,7 +53,7 @@ def test_a_traced_matrix_is_judged_when_the_program_runs(no_shortcut, system, ex
 
 
 def test_traced_indices_are_taken_too():
-    """A pattern that is asked for its width when there is none."""
+    """Catches: a pattern that is asked for its width when there is none."""
     system = BY_NAME["general"]
 
     @jax.jit
@@ -67,7 +67,8 @@ def test_traced_indices_are_taken_too():
 @pytest.mark.parametrize(("sides", "expected"), [((80, 80), "direct"), ((14, 14, 14), "linear_cg + jacobi")], ids=str)
 @pytest.mark.parametrize("known", [True, False], ids=["pattern known", "pattern an argument"])
 def test_a_plane_is_factored_and_a_cube_is_not(sides, expected, known):
-    """Every pattern that is an argument taken for a plane: the factors of a cube take a hundred times the steps."""
+    """Catches: every pattern that is an argument taken for a plane: the factors of a cube take a hundred times the
+    steps."""
     A = laplacian(*sides)
     matrix, b = tsgu_jax.SparseMatrix.from_scipy(A), jnp.ones(A.shape[0])
     pattern = matrix.pattern
@@ -85,7 +86,7 @@ def test_a_plane_is_factored_and_a_cube_is_not(sides, expected, known):
 
 
 def test_a_matrix_of_traced_indices_is_first_taken_for_a_cube():
-    """A plane that is never factored, or a cube that is, because nothing is known of either."""
+    """Catches: a plane that is never factored, or a cube that is, because nothing is known of either."""
     for sides, expected in (((14, 14, 14), "linear_cg + jacobi"), ((4000,), "direct")):
         A = sp.coo_array(laplacian(*sides))
         row, col = (jnp.asarray(index) for index in A.coords)
@@ -101,7 +102,7 @@ def test_a_matrix_of_traced_indices_is_first_taken_for_a_cube():
 
 
 def test_a_matrix_that_is_exactly_singular_gives_nan(no_shortcut):
-    """The last iterate of a method that broke down, and its advice to use direct."""
+    """Catches: the last iterate of a method that broke down, and its advice to use direct."""
     matrix = assembled(BY_NAME["poisson"])
 
     def heard(x):
@@ -116,7 +117,7 @@ def test_a_matrix_that_is_exactly_singular_gives_nan(no_shortcut):
 
 
 def test_vmap_over_values_judges_each_member(no_shortcut):
-    """One member's method for all: a symmetric and a nonsymmetric matrix side by side."""
+    """Catches: one member's method for all: a symmetric and a nonsymmetric matrix side by side."""
     system = BY_NAME["poisson"]
     skew = np.where(system.row > system.col, 1.3, 1.0) * system.values
     values = jnp.stack([jnp.asarray(system.values), jnp.asarray(skew)])
@@ -129,7 +130,7 @@ def test_vmap_over_values_judges_each_member(no_shortcut):
 
 
 def test_what_is_solved_is_not_solved_again_under_vmap(no_shortcut, monkeypatch):
-    """Factors for every batch, since a condition becomes a choice between two results."""
+    """Catches: factors for every batch, since a condition becomes a choice between two results."""
     factored = []
     factor = _factors._factored
     monkeypatch.setattr(_factors, "_factored", lambda *args: factored.append(None) or factor(*args))
@@ -144,7 +145,7 @@ def test_what_is_solved_is_not_solved_again_under_vmap(no_shortcut, monkeypatch)
 
 
 def test_levels_that_cannot_be_built_are_passed_over_with_a_word(no_shortcut, monkeypatch):
-    """A ValueError about levels that nobody hears of."""
+    """Catches: a ValueError about levels that nobody hears of."""
     pytest.importorskip("pyamg", reason="needs pyamg")
 
     def refuse(A, **options):

@@ -97,7 +97,8 @@ def busy(name):
 
 @pytest.mark.parametrize("name", SOLVES)
 def test_thousands_of_calls_under_way_come_to_an_end(name):
-    """An operation of JAX in a callback, which waits for the program that waits for it: a loop hangs for ever."""
+    """Catches: an operation of JAX in a callback, which waits for the program that waits for it: a loop hangs for
+    ever."""
     if name == "torch_solver":
         pytest.importorskip("torch")
     assert run(busy, name).splitlines()[-1] == "done"
@@ -132,7 +133,7 @@ def _refused(self, *args, **params):
 
 @pytest.mark.parametrize("name", SOLVES)
 def test_a_callback_sees_numpy_arrays_and_dispatches_nothing(guarded, monkeypatch, name):
-    """The comparison of two arrays of JAX, which looks like one of two numbers."""
+    """Catches: the comparison of two arrays of JAX, which looks like one of two numbers."""
     if name == "torch_solver":
         pytest.importorskip("torch")
     monkeypatch.setattr(_driver, "EVERY", 1)
@@ -147,7 +148,7 @@ def test_a_callback_sees_numpy_arrays_and_dispatches_nothing(guarded, monkeypatc
 
 
 def test_every_callback_goes_through_one_file():
-    """A callback that is written beside the one place that makes callbacks safe."""
+    """Catches: a callback that is written beside the one place that makes callbacks safe."""
     root = Path(tsgu_jax.__file__).parent
     makers = {"pure_callback", "io_callback", "callback", "emit_python_callback"}
     found = {

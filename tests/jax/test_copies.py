@@ -75,7 +75,7 @@ def _log(A):
 @every_way
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_copy_of_what_solves_solves_the_same(name, way):
-    """An error about a function that pickle does not find, a copy with the factors of something else."""
+    """Catches: an error about a function that pickle does not find, a copy with the factors of something else."""
     if name == "amg":
         pytest.importorskip("pyamg")
     kept = SOLVERS[name](sparse(dense()))
@@ -88,7 +88,7 @@ def test_a_copy_of_what_solves_solves_the_same(name, way):
 @every_way
 @pytest.mark.parametrize("name", DATA)
 def test_what_is_data_can_be_copied(name, way):
-    """A lock or a compiled program inside of something that a user saves."""
+    """Catches: a lock or a compiled program inside of something that a user saves."""
     kept = DATA[name](sparse(dense()))
     again = WAYS[way](kept)
     assert repr(again) == repr(kept)
@@ -120,14 +120,14 @@ def in_another_process(path):
 
 
 def test_factors_that_were_pickled_are_not_taken_for_those_of_another_matrix(tmp_path):
-    """A number of factors that means another matrix in another process: a wrong solution without a word."""
+    """Catches: a number of factors that means another matrix in another process: a wrong solution without a word."""
     path = tmp_path / "kept"
     run(pickled, str(path))
     run(in_another_process, str(path))
 
 
 def test_numbers_differ_after_a_fork(monkeypatch):
-    """A child that goes on counting where its parent does, with factors of other matrices."""
+    """Catches: a child that goes on counting where its parent does, with factors of other matrices."""
     from tsgu_jax._program import _factors
 
     store, other = _factors._Store(), _factors._Store()
@@ -152,7 +152,8 @@ LEAVES = {
 @pytest.mark.parametrize("leaves", LEAVES)
 @pytest.mark.parametrize("name", [*SOLVERS, "Pattern", "SparseMatrix", "batch"])
 def test_a_tree_prints_whatever_its_leaves_are(name, leaves):
-    """A debugger, or a printed gradient, that raises: transformations put anything in the place of an array."""
+    """Catches: a debugger, or a printed gradient, that raises: transformations put anything in the place of an
+    array."""
     if name == "amg":
         pytest.importorskip("pyamg")
     kept = (SOLVERS | DATA)[name](sparse(dense()))
@@ -161,7 +162,8 @@ def test_a_tree_prints_whatever_its_leaves_are(name, leaves):
 
 
 def test_a_matrix_whose_indices_were_averaged_is_refused():
-    """An exponential average of a whole model, after which an index is a float: an error from deep inside JAX."""
+    """Catches: an exponential average of a whole model, after which an index is a float: an error from deep inside
+    JAX."""
     A = sparse(dense())
     mean = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, A, A)
     for use in (

@@ -24,7 +24,8 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 
 @methods
 def test_new_values_of_the_same_shapes_compile_nothing(name):
-    """An eager call in a loop that compiles each time, a jitted one keyed on values or on the matrix object."""
+    """Catches: an eager call in a loop that compiles each time, a jitted one keyed on values or on the matrix
+    object."""
     c, method = case(name), getattr(tsgu_jax, name)
     values, b = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
 
@@ -46,7 +47,8 @@ def test_new_values_of_the_same_shapes_compile_nothing(name):
 
 @pytest.mark.parametrize("name", ["linear_cg", "direct", "auto"])
 def test_what_is_prepared_compiles_nothing_after_its_first_solve(name):
-    """A loop traced in each call: a thousand times the time of a solve, and memory that is never given back."""
+    """Catches: a loop traced in each call: a thousand times the time of a solve, and memory that is never given
+    back."""
     c = case("linear_cg")
     A, b = c.matrix(jnp.asarray(c.values(c.parameters))), jnp.asarray(c.b)
     prepared = getattr(tsgu_jax, name).prepare(A)
@@ -66,7 +68,7 @@ def test_what_is_prepared_compiles_nothing_after_its_first_solve(name):
 
 @methods
 def test_the_gradient_of_64_columns_needs_less_than_50_megabytes(name):
-    """A temporary of shape (nnz, 64), or the states of all columns at once."""
+    """Catches: a temporary of shape (nnz, 64), or the states of all columns at once."""
     n = 20_000
     row = np.repeat(np.arange(n), 5)
     col = (row + np.tile([-150, -1, 0, 1, 150], n)) % n
@@ -94,7 +96,7 @@ def factored(monkeypatch):
 
 
 def test_one_factorisation_serves_forward_adjoint_and_every_derivative(factored):
-    """A factorisation per direction, per column, or per member of a batch of right-hand sides."""
+    """Catches: a factorisation per direction, per column, or per member of a batch of right-hand sides."""
     c = case("direct")
     values, b = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
     batch = jnp.stack([b, 2 * b, b[::-1]])
@@ -121,7 +123,7 @@ def test_one_factorisation_serves_forward_adjoint_and_every_derivative(factored)
 
 
 def test_many_factors_in_flight_are_dropped_and_made_again(factored, monkeypatch):
-    """An adjoint solved with the factors of another matrix, or memory that grows with the number of solves."""
+    """Catches: an adjoint solved with the factors of another matrix, or memory that grows with the number of solves."""
     monkeypatch.setattr(_factors, "_LEAST", 1)
     monkeypatch.setattr(_factors, "_MOST", 3)
     c = case("direct")
@@ -138,7 +140,7 @@ def test_many_factors_in_flight_are_dropped_and_made_again(factored, monkeypatch
 
 
 def test_threads_do_not_take_each_others_factors():
-    """Numbers handed out twice, a factor improved while another thread solves with it."""
+    """Catches: numbers handed out twice, a factor improved while another thread solves with it."""
     c = case("direct")
     gradient = jax.jit(jax.grad(lambda v: tsgu_jax.direct(c.matrix(v), jnp.asarray(c.b)).sum()))
     base = c.values(c.parameters)

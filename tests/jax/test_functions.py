@@ -33,7 +33,7 @@ def linear_map(b, *, A, method, **kwargs):
 
 @general
 def test_the_transpose_of_a_solve_with_a_function_solves_with_its_transpose(method):
-    """A for A^T, where a solve is transposed that was not differentiated before."""
+    """Catches: a for A^T, where a solve is transposed that was not differentiated before."""
     solve = functools.partial(linear_map, A=product, method=method)
     (got,) = jax.linear_transpose(solve, jnp.asarray(B))(jnp.asarray(G))
     np.testing.assert_allclose(got, np.linalg.solve(C.T, G), rtol=1e-9)
@@ -41,7 +41,7 @@ def test_the_transpose_of_a_solve_with_a_function_solves_with_its_transpose(meth
 
 @pytest.mark.parametrize("of", ["A", "M", "prepared M"])
 def test_a_solve_is_not_transposed_where_its_parts_cannot_be(of):
-    """A for A^T, or M for M^T, in a derivative that JAX takes by transposing alone."""
+    """Catches: a for A^T, or M for M^T, in a derivative that JAX takes by transposing alone."""
     matrix = tsgu_jax.SparseMatrix.from_coo(*np.nonzero(C), C[np.nonzero(C)], (N, N))
     solve = {
         "A": functools.partial(linear_map, A=opaque, method=tsgu_jax.gmres),
@@ -53,7 +53,7 @@ def test_a_solve_is_not_transposed_where_its_parts_cannot_be(of):
 
 
 def test_forward_mode_needs_no_transpose():
-    """A refusal of what could be had."""
+    """Catches: a refusal of what could be had."""
     solve = functools.partial(linear_map, A=opaque, method=tsgu_jax.gmres)
     _, tangent = jax.jvp(solve, (jnp.asarray(B),), (jnp.asarray(G),))
     np.testing.assert_allclose(tangent, np.linalg.solve(C, G), rtol=1e-9)
@@ -61,7 +61,7 @@ def test_forward_mode_needs_no_transpose():
 
 @general
 def test_a_bare_function_as_preconditioner_is_transposed(method):
-    """M for M^T: with the inverse as M, the adjoint would take more than one step."""
+    """Catches: M for M^T: with the inverse as M, the adjoint would take more than one step."""
     matrix = tsgu_jax.SparseMatrix.from_coo(*np.nonzero(C), C[np.nonzero(C)], (N, N))
     inverse = jnp.asarray(np.linalg.inv(C))
     with tsgu_jax.record() as log:
@@ -71,7 +71,7 @@ def test_a_bare_function_as_preconditioner_is_transposed(method):
 
 
 def test_a_root_differentiated_implicitly_solves_with_the_transpose():
-    """custom_root in reverse mode, which transposes the tangent solve that it is given."""
+    """Catches: custom_root in reverse mode, which transposes the tangent solve that it is given."""
 
     def root(t):
         def equation(u):
@@ -92,7 +92,7 @@ def test_a_root_differentiated_implicitly_solves_with_the_transpose():
 
 
 def test_a_parameter_of_a_function_is_mapped_and_scanned():
-    """A function of which one member serves all, or which is compiled for one."""
+    """Catches: a function of which one member serves all, or which is compiled for one."""
     shifts = jnp.linspace(0.0, 2.0, 3)
 
     def solved(t):
@@ -109,7 +109,7 @@ def test_a_parameter_of_a_function_is_mapped_and_scanned():
 
 
 def test_a_stored_matrix_inside_a_function_is_differentiated_twice():
-    """The product with a SparseMatrix, which has a derivative rule of its own, transposed without that."""
+    """Catches: the product with a SparseMatrix, which has a derivative rule of its own, transposed without that."""
     row, col = np.nonzero(C)
 
     def ours(values):
@@ -126,7 +126,8 @@ def test_a_stored_matrix_inside_a_function_is_differentiated_twice():
 
 
 def test_trees_are_vectors():
-    """Leaves that are solved with apart, or come back in another shape; a start or M that is not taken apart."""
+    """Catches: leaves that are solved with apart, or come back in another shape; a start or M that is not taken
+    apart."""
     b = {"u": jnp.asarray(B[:4].reshape(2, 2)), "p": jnp.asarray(B[4:])}
 
     def tree(v):
@@ -158,13 +159,13 @@ def test_trees_are_vectors():
     ],
 )
 def test_trees_that_are_no_vectors_are_refused(b, error, message):
-    """A dtype that is changed without a word."""
+    """Catches: a dtype that is changed without a word."""
     with pytest.raises(error, match=message):
         tsgu_jax.gmres(lambda t: (t[0], t[0]), b)
 
 
 def test_a_function_that_is_not_linear_is_nan_and_reported_inside_of_jit():
-    """An error that only comes where values are known."""
+    """Catches: an error that only comes where values are known."""
     solve = jax.jit(lambda b: tsgu_jax.gmres(lambda v: product(v) + 1.0, b))
     with pytest.warns(tsgu_jax.ConvergenceWarning, match="not linear"):
         x = np.asarray(jax.block_until_ready(solve(jnp.asarray(B))))
@@ -172,7 +173,7 @@ def test_a_function_that_is_not_linear_is_nan_and_reported_inside_of_jit():
 
 
 def test_a_block_reaches_a_function_as_it_is():
-    """Groups of columns, where the function was written for all of them."""
+    """Catches: groups of columns, where the function was written for all of them."""
     shapes, b = set(), jnp.ones((N, 14))
 
     def seen(v):
@@ -185,7 +186,7 @@ def test_a_block_reaches_a_function_as_it_is():
 
 
 def test_a_loop_of_solves_with_new_functions_is_compiled_once():
-    """A program for every function object, or one that does not hear of new numbers."""
+    """Catches: a program for every function object, or one that does not hear of new numbers."""
     from tsgu_jax import _solve
 
     sizes = []

@@ -22,7 +22,8 @@ def dense_solution(values, b):
 
 
 def test_new_values_of_the_same_shapes_compile_nothing():
-    """An eager call in a loop that compiles each time; a tolerance, a damping or a limit that is part of the key."""
+    """Catches: an eager call in a loop that compiles each time; a tolerance, a damping or a limit that is part of the
+    key."""
     values, b = jnp.asarray(PROBLEM.values), jnp.asarray(B)
     indices = jnp.stack([jnp.asarray(ROW), jnp.asarray(COL)], 1)
 
@@ -42,7 +43,7 @@ def test_new_values_of_the_same_shapes_compile_nothing():
 
 
 def test_the_hessian_in_any_mixture_of_modes_equals_the_dense_one():
-    """A tangent that is not differentiated again, an adjoint that is not transposed."""
+    """Catches: a tangent that is not differentiated again, an adjoint that is not transposed."""
 
     def solution(values, b):
         return tsgu_jax.lstsq(tsgu_jax.SparseMatrix.from_coo(ROW, COL, values, SHAPE), b, foreign(dense_lstsq))
@@ -66,7 +67,7 @@ def test_the_hessian_in_any_mixture_of_modes_equals_the_dense_one():
 
 
 def test_traced_indices_and_padding_give_the_same_solution():
-    """Padding that counts as an entry of the last column; a scale gathered from outside of the matrix."""
+    """Catches: padding that counts as an entry of the last column; a scale gathered from outside of the matrix."""
     indices = np.concatenate([np.stack([ROW, COL], 1), [SHAPE, SHAPE]])
     data = np.concatenate([PROBLEM.values, [7.0, 8.0]])
 

@@ -56,7 +56,8 @@ def dense_of(row, col, values, shape):
 @pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("columns", [None, 3])
 def test_products_equal_the_dense_ones(name, columns):
-    """Pieces of a long row that are lost or added twice, an empty row that gets another's sum, a transposed layout."""
+    """Catches: pieces of a long row that are lost or added twice, an empty row that gets another's sum, a transposed
+    layout."""
     row, col, shape = PATTERNS[name]
     rng = np.random.default_rng(0)
     values = rng.standard_normal(row.size) + 1j * rng.standard_normal(row.size)
@@ -85,7 +86,7 @@ def test_products_equal_the_dense_ones(name, columns):
 
 @pytest.mark.parametrize("name", ["diagonals", "tall band", "uniform"])
 def test_an_infinite_entry_stays_in_the_rows_that_store_its_column(name):
-    """Padding that multiplies zero by infinity."""
+    """Catches: padding that multiplies zero by infinity."""
     row, col, shape = PATTERNS[name]
     A = tsgu_jax.SparseMatrix.from_coo(row, col, np.ones(row.size), shape)
     for place in range(shape[1]):
@@ -95,7 +96,7 @@ def test_an_infinite_entry_stays_in_the_rows_that_store_its_column(name):
 
 @pytest.mark.parametrize("name", ["power law", "one long row", "uniform"])
 def test_padding_of_a_layout_stays_below_twice_the_entries(name):
-    """One long row that widens the layout of all others."""
+    """Catches: one long row that widens the layout of all others."""
     row, col, shape = PATTERNS[name]
     pattern = tsgu_jax.Pattern(row, col, shape)
     for layout in (pattern.entries.rows, pattern.entries.columns):
@@ -107,7 +108,7 @@ def test_padding_of_a_layout_stays_below_twice_the_entries(name):
 
 @pytest.mark.parametrize("name", ["diagonals", "wide band", "tall band"])
 def test_a_matrix_of_few_diagonals_is_laid_out_by_them(name):
-    """A stencil that pays for column indices; one long diagonal that is taken for many."""
+    """Catches: a stencil that pays for column indices; one long diagonal that is taken for many."""
     row, col, shape = PATTERNS[name]
     entries = tsgu_jax.Pattern(row, col, shape).entries
     for layout, offsets, rows in ((entries.rows, col - row, shape[0]), (entries.columns, row - col, shape[1])):
@@ -118,7 +119,7 @@ def test_a_matrix_of_few_diagonals_is_laid_out_by_them(name):
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=12), st.randoms(use_true_random=False))
 @settings(max_examples=25, deadline=None)
 def test_any_coordinates_give_the_same_matrix_as_dense_assembly(entries, random):
-    """A sort that leaves values behind, a repeated position that is overwritten."""
+    """Catches: a sort that leaves values behind, a repeated position that is overwritten."""
     entries = entries + random.sample(entries, len(entries) // 2)
     row, col = (np.array([entry[i] for entry in entries], int) for i in (0, 1))
     values = np.array([random.uniform(-1, 1) for _ in entries])
@@ -132,7 +133,7 @@ def test_any_coordinates_give_the_same_matrix_as_dense_assembly(entries, random)
 
 
 def test_products_are_differentiable_to_second_order():
-    """A product whose derivative is that of its padding too."""
+    """Catches: a product whose derivative is that of its padding too."""
     row, col, shape = PATTERNS["wide"]
     rng = np.random.default_rng(2)
     values, x = jnp.asarray(rng.standard_normal(row.size)), jnp.asarray(rng.standard_normal((shape[1], 2)))
@@ -154,7 +155,7 @@ def test_products_are_differentiable_to_second_order():
 @pytest.mark.parametrize("name", ["diagonals", "tall band", "uniform", "wide"])
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_derivatives_of_a_product_are_those_of_the_dense_one(name, dtype):
-    """A conjugate that JAX does not ask for, or a derivative by one factor where the other is meant."""
+    """Catches: a conjugate that JAX does not ask for, or a derivative by one factor where the other is meant."""
     row, col, shape = PATTERNS[name]
     rng = np.random.default_rng(6)
 
@@ -183,7 +184,7 @@ def test_derivatives_of_a_product_are_those_of_the_dense_one(name, dtype):
 
 @pytest.mark.parametrize("name", ["diagonals", "uniform"])
 def test_a_product_is_transposed_in_x_without_a_scatter(name):
-    """A backward pass through A @ x that takes several times the forward one."""
+    """Catches: a backward pass through A @ x that takes several times the forward one."""
     row, col, shape = PATTERNS[name]
     A = tsgu_jax.SparseMatrix.from_coo(row, col, np.ones(row.size), shape)
 
@@ -200,7 +201,7 @@ def test_a_product_is_transposed_in_x_without_a_scatter(name):
 
 
 def test_several_column_blocks_give_the_same_as_one(monkeypatch):
-    """The last block of columns, which is narrower."""
+    """Catches: the last block of columns, which is narrower."""
     monkeypatch.setattr(_products, "_BLOCK", 8)
     c = case("bicgstab", columns=5)
     entries = tsgu_jax.Pattern(c.row, c.col, (c.n, c.n)).entries
@@ -223,7 +224,8 @@ def padded(c, values):
 
 @pytest.mark.parametrize("traced", [False, True])
 def test_gradients_of_a_bcoo_skip_padding_and_reach_every_repeated_entry(traced):
-    """A gradient written to padding, a NaN that leaks from it, a repeated entry with a share of the gradient."""
+    """Catches: a gradient written to padding, a NaN that leaks from it, a repeated entry with a share of the
+    gradient."""
     c = case("gmres")
     A, counts = padded(c, c.values(c.parameters))
 
@@ -241,7 +243,7 @@ def test_gradients_of_a_bcoo_skip_padding_and_reach_every_repeated_entry(traced)
 
 
 def test_the_pattern_of_index_arrays_seen_before_is_found_again():
-    """Sorting and laying out the indices at every call of a loop; an array written to in between."""
+    """Catches: sorting and laying out the indices at every call of a loop; an array written to in between."""
     c = case("gmres")
     A = c.bcoo(jnp.asarray(c.values(c.parameters)))
     first = tsgu_jax.SparseMatrix.from_bcoo(A).pattern
@@ -255,7 +257,7 @@ def test_the_pattern_of_index_arrays_seen_before_is_found_again():
 
 
 def test_a_matrix_of_scipy_is_not_rounded_where_64_bit_types_are_off():
-    """Double precision that becomes single without a word, integers among it."""
+    """Catches: double precision that becomes single without a word, integers among it."""
     with jax.enable_x64(False):
         for given in (sp.eye_array(2), sp.eye_array(2, dtype=complex), sp.csr_array(np.eye(2, dtype=int))):
             with pytest.raises(TypeError, match=r"A must have a dtype that JAX keeps; got \w+ with 64-bit types off"):
@@ -265,7 +267,7 @@ def test_a_matrix_of_scipy_is_not_rounded_where_64_bit_types_are_off():
 
 
 def test_a_traced_matrix_does_not_become_one_of_scipy():
-    """A tracer's own words."""
+    """Catches: a tracer's own words."""
     A = tsgu_jax.SparseMatrix.from_scipy(sp.csr_array(np.diag([2.0, 4.0])))
     message = r"must be concrete to become one of SciPy; got a traced one\. Convert it outside of jit, grad and vmap\."
 
@@ -283,7 +285,7 @@ def test_a_traced_matrix_does_not_become_one_of_scipy():
 
 
 def test_a_matrix_of_scipy_may_be_read_inside_jit():
-    """Indices that are traced there, though they are known."""
+    """Catches: indices that are traced there, though they are known."""
     given = sp.csr_array(np.diag([2.0, 4.0]))
 
     @jax.jit
@@ -306,7 +308,7 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 def test_a_matrix_that_a_compiled_function_made_of_traced_indices_keeps_its_entries(use):
-    """Indices that are sorted when they are looked at, once they are known, under values that are not."""
+    """Catches: indices that are sorted when they are looked at, once they are known, under values that are not."""
     row, col = np.array([2, 1, 0, 2, 1, 3, 2]), np.array([2, 1, 0, 0, 1, 0, 1])  # unsorted, repeated, and padding
     values = np.array([10.0, 4.0, 5.0, 3.0, 4.0, 7.0, -1.0])
     dense = dense_of(row[row < 3], col[row < 3], values[row < 3], (3, 3))
@@ -334,7 +336,7 @@ def test_a_matrix_that_a_compiled_function_made_of_traced_indices_keeps_its_entr
 
 
 def test_a_pattern_gathers_the_same_as_an_argument_of_a_compiled_function():
-    """Values left in the order that they were given in, since the pattern forgot it on the way."""
+    """Catches: values left in the order that they were given in, since the pattern forgot it on the way."""
     row, col = np.array([1, 0, 1, 1]), np.array([1, 0, 0, 1])
     given = np.array([10.0, 5.0, 3.0, 4.0])
     for places in (slice(0, 3), slice(0, 4)):  # unsorted; with a repeated position too

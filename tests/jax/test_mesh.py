@@ -94,7 +94,8 @@ def in_shard_map(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_solves_run_in_shard_map_with_its_check_of_what_varies(name):
-    """A loop that begins with constants, which vary over no axis; a gradient that is not summed over the devices."""
+    """Catches: a loop that begins with constants, which vary over no axis; a gradient that is not summed over the
+    devices."""
     run(in_shard_map, name, devices=DEVICES)
 
 
@@ -125,7 +126,7 @@ def partitioned():
 
 
 def test_a_call_of_the_host_in_a_partitioned_program_is_refused():
-    """Devices that wait for the one whose callback waits for their threads, until XLA aborts the process."""
+    """Catches: devices that wait for the one whose callback waits for their threads, until XLA aborts the process."""
     run(partitioned, devices=DEVICES)
 
 
@@ -167,7 +168,7 @@ def explicit():
 
 
 def test_arrays_on_explicit_axes_of_a_mesh_are_solved_with():
-    """A scatter whose sharding would have to be spelled out; index arrays that are kept on a mesh."""
+    """Catches: a scatter whose sharding would have to be spelled out; index arrays that are kept on a mesh."""
     run(explicit, devices=DEVICES)
 
 
@@ -200,5 +201,5 @@ def leaks():
 
 
 def test_what_a_pattern_keeps_is_concrete_wherever_it_is_first_used():
-    """A tracer that is found again by the next trace, and never becomes an array."""
+    """Catches: a tracer that is found again by the next trace, and never becomes an array."""
     run(leaks, devices=DEVICES)

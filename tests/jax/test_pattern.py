@@ -14,7 +14,7 @@ DENSE = np.array([[10.0, 5.0, 0.0], [0.0, 20.0, 0.0], [0.0, 0.0, 30.0]])
 
 
 def test_values_in_the_order_of_the_positions_land_at_them():
-    """The values of one position at another, without a word; as a constant, an argument and traced."""
+    """Catches: the values of one position at another, without a word; as a constant, an argument and traced."""
     pattern = tsgu_jax.Pattern(ROW, COL, (3, 3))
     assert pattern.matrix(GIVEN).pattern is pattern
     given = jnp.asarray(GIVEN)
@@ -35,7 +35,7 @@ def test_values_in_the_order_of_the_positions_land_at_them():
 
 
 def test_the_repr_says_when_the_two_orders_differ():
-    """A reader who cannot see that values will be permuted, or that some are added."""
+    """Catches: a reader who cannot see that values will be permuted, or that some are added."""
     assert repr(tsgu_jax.Pattern([0, 1], [1, 0], (2, 2))) == "Pattern(shape=(2, 2), nnz=2)"
     told = "Pattern(shape=(2, 2), nnz=2, built from 2 entries in another order)"
     assert repr(tsgu_jax.Pattern([1, 0], [0, 1], (2, 2))) == told
@@ -45,7 +45,7 @@ def test_the_repr_says_when_the_two_orders_differ():
 @pytest.mark.parametrize("make", [list, tuple, lambda x: np.array(x, np.uint64), jnp.array])
 @pytest.mark.parametrize("shape", [[3, 3], (np.int64(3), 3), np.array([3, 3])])
 def test_positions_and_shapes_in_every_form_that_can_be_meant(make, shape):
-    """AttributeError: 'list' object has no attribute 'ndim'."""
+    """Catches: AttributeError: 'list' object has no attribute 'ndim'."""
     row, col = make(ROW.tolist()), make(COL.tolist())
     np.testing.assert_array_equal(tsgu_jax.Pattern(row, col, shape).matrix(GIVEN).to_dense(), DENSE)
     np.testing.assert_array_equal(tsgu_jax.SparseMatrix.from_coo(row, col, GIVEN, shape).to_dense(), DENSE)
@@ -53,7 +53,7 @@ def test_positions_and_shapes_in_every_form_that_can_be_meant(make, shape):
 
 @pytest.mark.parametrize("index", [[0.0, 1.0], jnp.array([0.0, 1.0]), np.array([True, False]), "01"])
 def test_positions_that_are_no_whole_numbers_are_refused_by_name(index):
-    """A mask or a float that is cut to an integer; under jit too."""
+    """Catches: a mask or a float that is cut to an integer; under jit too."""
     words = r"must hold whole numbers, as a jax\.Array, a NumPy array or a list; got"
     with pytest.raises(TypeError, match=f"row {words}"):
         tsgu_jax.Pattern(index, [0, 1], (2, 2))
@@ -63,7 +63,7 @@ def test_positions_that_are_no_whole_numbers_are_refused_by_name(index):
 
 
 def test_given_values_that_do_not_fit_are_refused():
-    """A gather, which in JAX is content with too few values and repeats the last; also behind padding."""
+    """Catches: a gather, which in JAX is content with too few values and repeats the last; also behind padding."""
     pattern = tsgu_jax.Pattern(ROW, COL, (3, 3))
     for wrong in (np.ones(5), np.ones(3), np.ones((2, 1, 4)), np.array(1.0)):
         with pytest.raises(ValueError, match=r"given must have shape \(4,\) or \(batch, 4\), one value per position"):

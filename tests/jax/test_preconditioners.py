@@ -33,7 +33,8 @@ BUILD = {
 
 @pytest.mark.parametrize(("name", "method"), [("block_jacobi", "minres"), ("ilu", "bicgstab"), ("amg", "linear_cg")])
 def test_another_preconditioner_of_the_same_structure_compiles_nothing(name, method):
-    """Arrays of a preconditioner as constants of the program, or its identity in the key of the compiled one."""
+    """Catches: arrays of a preconditioner as constants of the program, or its identity in the key of the compiled
+    one."""
     A, b, solve = grid(), jnp.arange(1.0, 13.0), getattr(tsgu_jax, method)
     jitted = jax.jit(lambda b, M: solve(A, b, M=M))
     one, other = BUILD[name](A), BUILD[name](A.with_values(1.5 * A.values))
@@ -48,7 +49,7 @@ def test_another_preconditioner_of_the_same_structure_compiles_nothing(name, met
 
 
 def test_a_compiled_function_holds_no_array_of_a_preconditioner_it_is_given():
-    """A hierarchy in the text of the program: megabytes to compile, and the old one for ever."""
+    """Catches: a hierarchy in the text of the program: megabytes to compile, and the old one for ever."""
     A = grid(400)
     M = precond.amg(A, max_coarse=20)
     text = jax.jit(lambda v, M: M(v)).lower(jnp.ones(400), M).as_text()
@@ -58,7 +59,7 @@ def test_a_compiled_function_holds_no_array_of_a_preconditioner_it_is_given():
 
 
 def test_jacobi_and_blocks_are_built_from_traced_values():
-    """A host copy of a tracer, a gradient that flows into M, padding or repeats of a traced BCOO counted."""
+    """Catches: a host copy of a tracer, a gradient that flows into M, padding or repeats of a traced BCOO counted."""
     c = case("bicgstab")
     values, b = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
     dense = np.asarray(c.dense(values))
@@ -85,7 +86,8 @@ def test_jacobi_and_blocks_are_built_from_traced_values():
 
 
 def test_ilu_of_a_traced_matrix_is_factored_when_the_program_runs(monkeypatch):
-    """Factors of another call, or new factors in every step; a singular member of a batch that spoils the rest."""
+    """Catches: factors of another call, or new factors in every step; a singular member of a batch that spoils the
+    rest."""
     c = case("bicgstab")
     made = []
     original = _incomplete.IncompleteFactors
@@ -116,7 +118,7 @@ def test_ilu_of_a_traced_matrix_is_factored_when_the_program_runs(monkeypatch):
 
 
 def test_factors_that_were_dropped_are_made_again(monkeypatch):
-    """A preconditioner that fails, or takes the factors of another, once many have been made after it."""
+    """Catches: a preconditioner that fails, or takes the factors of another, once many have been made after it."""
     from tsgu_jax._program import _factors
 
     monkeypatch.setattr(_factors, "_LEAST", 1)
@@ -130,7 +132,7 @@ def test_factors_that_were_dropped_are_made_again(monkeypatch):
 
 
 def test_amg_of_a_traced_matrix_names_the_remedy_and_works_inside_grad():
-    """A ConcretizationTypeError; and a refusal where the values are concrete, as in an eager gradient."""
+    """Catches: a ConcretizationTypeError; and a refusal where the values are concrete, as in an eager gradient."""
     A, b = grid(), jnp.arange(1.0, 13.0)
     with pytest.raises(TypeError, match=r"concrete for amg.* outside of jit and pass it in"):
         jax.jit(lambda values: precond.amg(A.with_values(values))(b))(A.values)
@@ -144,7 +146,7 @@ def test_amg_of_a_traced_matrix_names_the_remedy_and_works_inside_grad():
 
 
 def test_a_batch_of_values_builds_its_own_jacobi_under_vmap():
-    """A preconditioner made of the first member for all."""
+    """Catches: a preconditioner made of the first member for all."""
     A, b = grid(), jnp.arange(1.0, 13.0)
     batch = jnp.stack([A.values, A.values + jnp.arange(A.nnz) / A.nnz])
     got = jax.vmap(lambda v: precond.jacobi(A.with_values(v))(b))(batch)

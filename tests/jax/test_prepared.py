@@ -23,7 +23,7 @@ def method(request):
 
 
 def test_it_solves_with_the_matrix_and_its_transpose(method):
-    """A transpose that is that of the transpose; a batch that the callback takes for columns."""
+    """Catches: a transpose that is that of the transpose; a batch that the callback takes for columns."""
     prepared = method.prepare(matrix())
     B = jnp.array([[4.0, 1.0, 0.0], [8.0, 0.0, 1.0]])
     np.testing.assert_allclose(prepared.solve(B), np.linalg.solve(DENSE, B), atol=1e-12)
@@ -35,7 +35,7 @@ def test_it_solves_with_the_matrix_and_its_transpose(method):
 @pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd], ids=["reverse", "forward"])
 @pytest.mark.parametrize("argument", ["B", "A"])
 def test_a_derivative_of_it_is_refused_with_the_remedy(method, transform, argument):
-    """A gradient of zero: the words of 64 bits that reach the host pass for constants."""
+    """Catches: a gradient of zero: the words of 64 bits that reach the host pass for constants."""
     b = jnp.array([4.0, 8.0])
     prepared = method.prepare(matrix())
     by_hand = {
@@ -49,7 +49,7 @@ def test_a_derivative_of_it_is_refused_with_the_remedy(method, transform, argume
 
 
 def test_it_is_differentiated_by_the_rule_where_it_is_given_as_solve(method):
-    """The refusal in the way of the gradient, of one prepared inside of what is differentiated too."""
+    """Catches: the refusal in the way of the gradient, of one prepared inside of what is differentiated too."""
     values, b = jnp.array([2.0, 1.0, 4.0]), jnp.array([4.0, 8.0])
     prepared = method.prepare(matrix())
 
@@ -70,7 +70,7 @@ def test_it_is_differentiated_by_the_rule_where_it_is_given_as_solve(method):
 
 @pytest.mark.parametrize("name", ["direct", "auto", "gmres", "gmres with M"])
 def test_what_is_prepared_does_not_follow_an_array_of_numpy(name):
-    """Memory that JAX shares with a large NumPy array, which changes with the next step of a loop."""
+    """Catches: Memory that JAX shares with a large NumPy array, which changes with the next step of a loop."""
     n = 200_000
     i = np.arange(n)
     values, diagonal = np.full(n, 2.0), np.full(n, 0.5)
@@ -84,7 +84,7 @@ def test_what_is_prepared_does_not_follow_an_array_of_numpy(name):
 
 
 def test_nor_does_one_made_of_a_bcoo_that_shares_the_memory():
-    """The same for the matrices of JAX itself, which do follow."""
+    """Catches: the same for the matrices of JAX itself, which do follow."""
     n = 200_000
     i = np.arange(n)
     values = np.full(n, 2.0)

@@ -57,7 +57,8 @@ def sparse(full):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("columns", [None, 3])
 def test_a_solve_and_its_derivatives_run_under_strict_promotion(name, columns):
-    """int32 counters beside int64 ones, a scalar for each column beside a block: an error in the package's own work."""
+    """Catches: int32 counters beside int64 ones, a scalar for each column beside a block: an error in the package's own
+    work."""
     full, solve = CASES[name]
     A = sparse(full)
     rows = full.shape[1] if name == "product" else full.shape[0]
@@ -77,7 +78,7 @@ def test_a_solve_and_its_derivatives_run_under_strict_promotion(name, columns):
 
 
 def test_what_is_prepared_runs_under_strict_promotion():
-    """Prepared solvers and preconditioners, which are called by hand."""
+    """Catches: prepared solvers and preconditioners, which are called by hand."""
     A, b = sparse(LINE), jnp.ones((N, 3))
     expected = np.linalg.solve(LINE, b)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
@@ -92,7 +93,7 @@ def test_what_is_prepared_runs_under_strict_promotion():
 
 
 def test_the_settings_of_the_user_are_as_before_afterwards():
-    """A setting that a solve leaves behind, also where it ends in an error."""
+    """Catches: a setting that a solve leaves behind, also where it ends in an error."""
     A = sparse(LINE)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         tsgu_jax.direct(A, jnp.ones(N))

@@ -16,7 +16,7 @@ def matrix():
 
 
 def test_a_matrix_of_scipy_is_sent_to_from_scipy():
-    """TypeError that leaves a reader with a matrix and nowhere to go."""
+    """Catches: TypeError that leaves a reader with a matrix and nowhere to go."""
     b = np.ones(3)
     for call in (
         lambda M: tsgu_jax.solve(M, b),
@@ -49,7 +49,7 @@ SOLVES = {
 
 @pytest.mark.parametrize("name", SOLVES)
 def test_a_batch_of_nothing_has_an_empty_solution_with_empty_gradients(name):
-    """ZeroDivisionError from the grouping of columns."""
+    """Catches: ZeroDivisionError from the grouping of columns."""
     A = matrix()
     values, b = jnp.ones((0, 4)), jnp.ones((0, 3))
     solve = SOLVES[name]

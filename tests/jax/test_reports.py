@@ -17,7 +17,7 @@ def capped(c, maxiter=2):
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_a_capped_solve_warns(wrap):
-    """A compiled solve that misses its target without a word."""
+    """Catches: a compiled solve that misses its target without a word."""
     c = case("linear_cg")
     with pytest.warns(tsgu_jax.ConvergenceWarning, match="linear_cg on the forward system: iteration limit"):
         waited(wrap(capped(c)), jnp.asarray(c.b))
@@ -25,7 +25,7 @@ def test_a_capped_solve_warns(wrap):
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_sound_solve_does_not_call_the_host(monkeypatch, mapped):
-    """A callback at each solve, which would slow every training loop; under vmap one for each member."""
+    """Catches: a callback at each solve, which would slow every training loop; under vmap one for each member."""
     heard = []
     monkeypatch.setattr("tsgu_jax._program._report._hear", lambda label, outcome, place: heard.append(label))
     jax.clear_caches()  # of programs that call the host by its own name
@@ -39,7 +39,7 @@ def test_a_sound_solve_does_not_call_the_host(monkeypatch, mapped):
 
 
 def test_under_vmap_only_the_members_that_fail_are_reported():
-    """The host is called for all of them if for one: warnings for the sound members too."""
+    """Catches: the host is called for all of them if for one: warnings for the sound members too."""
     c = case("linear_cg")
     b = jnp.stack([jnp.zeros(c.n), jnp.asarray(c.b)])
     with warnings.catch_warnings(record=True) as caught:
@@ -53,7 +53,7 @@ def test_under_vmap_only_the_members_that_fail_are_reported():
 @pytest.mark.parametrize("method", ["linear_cg", "gmres"])
 @pytest.mark.parametrize("given", ["vectors", "blocks", "starts"])
 def test_a_batch_of_right_hand_sides_is_told_of_member_by_member(method, given):
-    """They are columns of one solve: steps, residuals and histories that end up with another member."""
+    """Catches: they are columns of one solve: steps, residuals and histories that end up with another member."""
     c = case(method)
     rng = np.random.default_rng(1)
     A = c.matrix(jnp.asarray(c.values(c.parameters)))
@@ -84,7 +84,7 @@ def _steps(info):
 
 
 def test_a_warning_turned_into_an_error_carries_its_text_out_of_a_compiled_function():
-    """An exception lost between the callback and the caller."""
+    """Catches: an exception lost between the callback and the caller."""
     c = case("linear_cg")
     with warnings.catch_warnings():
         warnings.simplefilter("error", tsgu_jax.ConvergenceWarning)
@@ -95,7 +95,7 @@ def test_a_warning_turned_into_an_error_carries_its_text_out_of_a_compiled_funct
 
 
 def test_record_collects_forward_and_adjoint_with_counts_and_histories():
-    """A log that lacks the adjoint, or that is read before the callbacks have come."""
+    """Catches: a log that lacks the adjoint, or that is read before the callbacks have come."""
     c = case("linear_cg")
     A, b = c.matrix(jnp.asarray(c.values(c.parameters))), jnp.asarray(c.b)
     with tsgu_jax.record() as log:
@@ -118,7 +118,7 @@ def test_record_collects_forward_and_adjoint_with_counts_and_histories():
 
 @pytest.mark.parametrize("name", ["linear_cg", "direct"])
 def test_a_column_that_is_not_finite_is_nan_alone_and_reported(name):
-    """One NaN that spreads to every column of a compiled solve."""
+    """Catches: one NaN that spreads to every column of a compiled solve."""
     c = case(name, columns=3)
     c = c._replace(b=jnp.asarray(c.b))
     A = c.matrix(jnp.asarray(c.values(c.parameters)))
@@ -134,7 +134,7 @@ def test_a_column_that_is_not_finite_is_nan_alone_and_reported(name):
 @pytest.mark.parametrize("name", ["linear_cg", "gmres", "direct"])
 @pytest.mark.parametrize("columns", [None, 2])
 def test_a_matrix_that_is_not_finite_gives_nan_and_a_warning_in_a_compiled_solve(name, columns):
-    """An endless loop, or a start handed back as a solution."""
+    """Catches: an endless loop, or a start handed back as a solution."""
     c = case(name, columns=columns)
 
     def solution(v):
@@ -147,7 +147,7 @@ def test_a_matrix_that_is_not_finite_gives_nan_and_a_warning_in_a_compiled_solve
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_a_singular_matrix_gives_nan_and_a_warning(wrap):
-    """A pivot of rounding size, and a solution of 1e16."""
+    """Catches: a pivot of rounding size, and a solution of 1e16."""
     A = tsgu_jax.SparseMatrix.from_coo(np.array([0, 0]), np.array([0, 1]), np.array([1.0, 2.0]), (2, 2))
     with pytest.warns(tsgu_jax.ConvergenceWarning, match="direct on the forward system: singular"):
         x = waited(wrap(lambda b: tsgu_jax.direct(A, b)), jnp.ones(2))
@@ -164,7 +164,7 @@ def _warned(function, *args):
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", ["direct", "triangular"])
 def test_a_singular_member_of_a_batch_is_nan_and_named_and_the_others_are_solved(wrap, name):
-    """A batch that is lost for one of its members, or a warning that leaves the user to look for it."""
+    """Catches: a batch that is lost for one of its members, or a warning that leaves the user to look for it."""
     i, j = np.array([0, 1, 1]), np.array([0, 0, 1])
     values = np.array([[2.0, -1.0, 3.0], [1.0, 1.0, 1.0], [3.0, -1.0, 0.0], [4.0, 2.0, 5.0]])
     A = tsgu_jax.SparseMatrix.from_coo(i, j, values, (2, 2))
@@ -191,7 +191,7 @@ def test_a_singular_member_of_a_batch_is_nan_and_named_and_the_others_are_solved
 
 
 def test_members_of_a_batch_that_stop_early_are_named_for_least_squares_too():
-    """One warning for all, or one for each that says the same."""
+    """Catches: one warning for all, or one for each that says the same."""
     i = np.array([0, 1, 1, 2])
     A = tsgu_jax.SparseMatrix.from_coo(i, np.array([0, 0, 1, 1]), np.array([[1.0, 2, 3, 1], [1, 0, 1, 0]]), (3, 2))
     b = jnp.array([[1.0, 2.0, 3.0], [1.0, 1.0, 0.0]])

@@ -14,7 +14,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 @methods
 def test_derivatives_agree_with_differences_to_second_order_in_both_modes(name):
-    """A tangent with the wrong sign, an adjoint differentiated with the solvers swapped."""
+    """Catches: a tangent with the wrong sign, an adjoint differentiated with the solvers swapped."""
     c, method = case(name), getattr(tsgu_jax, name)
 
     @jax.jit
@@ -26,7 +26,8 @@ def test_derivatives_agree_with_differences_to_second_order_in_both_modes(name):
 
 @pytest.mark.parametrize("name", ["gmres", "direct"])
 def test_jacobians_and_hessian_equal_the_dense_ones(name):
-    """A second derivative with respect to A that is transposed; a forward mode that differs from the reverse."""
+    """Catches: a second derivative with respect to A that is transposed; a forward mode that differs from the
+    reverse."""
     c, method = case(name), getattr(tsgu_jax, name)
     args = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
 
@@ -44,7 +45,7 @@ def test_jacobians_and_hessian_equal_the_dense_ones(name):
 
 @pytest.mark.parametrize("columns", [None, 3])
 def test_a_complex_gradient_follows_the_convention_of_jax(columns):
-    """A conjugate too many or too few: off by 1.4."""
+    """Catches: a conjugate too many or too few: off by 1.4."""
     c = case("bicgstab", columns=columns)
     rng = np.random.default_rng(5)
     values = c.values(c.parameters) + 1j * rng.standard_normal(c.row.size)
@@ -66,7 +67,7 @@ def test_a_complex_gradient_follows_the_convention_of_jax(columns):
 @pytest.mark.parametrize("kind", ["bcoo", "bcsr", "matrix"])
 @pytest.mark.parametrize("columns", [None, 2])
 def test_a_matrix_as_argument_of_a_compiled_function_gives_the_same_as_one_closed_over(kind, columns):
-    """Traced indices that are read as concrete, or taken in another order than the values."""
+    """Catches: traced indices that are read as concrete, or taken in another order than the values."""
     c = case("bicgstab", columns=columns)
     values, b = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
     A = {"bcoo": c.bcoo, "bcsr": lambda v: c.matrix(v).to_bcsr(), "matrix": c.matrix}[kind](values)
@@ -91,7 +92,7 @@ def _with_data(A, data):
 
 @pytest.mark.parametrize("name", ["linear_cg", "direct"])
 def test_a_gradient_through_vmap_equals_a_loop(name):
-    """A batching rule that is right for values and wrong for the adjoint."""
+    """Catches: a batching rule that is right for values and wrong for the adjoint."""
     c, method = case(name), getattr(tsgu_jax, name)
     scales = jnp.array([1.0, 2.0, 0.5])
     values, b = c.values(c.parameters) * scales[:, None], c.b * scales[::-1, None]
@@ -107,7 +108,7 @@ def test_a_gradient_through_vmap_equals_a_loop(name):
 
 
 def test_a_batch_of_values_in_a_matrix_is_a_batch_of_systems():
-    """A batch taken for columns."""
+    """Catches: a batch taken for columns."""
     c = case("gmres")
     values = jnp.stack([c.values(c.parameters), 2.0 * c.values(c.parameters)])
     b = jnp.stack([c.b, c.b[::-1]])
@@ -123,7 +124,7 @@ def test_a_batch_of_values_in_a_matrix_is_a_batch_of_systems():
 
 @pytest.mark.parametrize("name", ["bicgstab", "direct"])
 def test_a_gradient_through_checkpoint_and_scan_equals_the_dense_one(name):
-    """Implicit steps of a time integration; a callback that cannot be rematerialised."""
+    """Catches: implicit steps of a time integration; a callback that cannot be rematerialised."""
     c, method = case(name), getattr(tsgu_jax, name)
     values, b = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
 
@@ -138,7 +139,7 @@ def test_a_gradient_through_checkpoint_and_scan_equals_the_dense_one(name):
 
 
 def test_a_start_reaches_neither_tangent_nor_adjoint_solves():
-    """x0 reused where the right-hand side is a tangent: a derivative off by what the start is off."""
+    """Catches: x0 reused where the right-hand side is a tangent: a derivative off by what the start is off."""
     c = case("linear_cg")
     values, b = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
     x0 = jnp.asarray(1e3 * np.random.default_rng(1).standard_normal(c.n))
@@ -157,7 +158,8 @@ def test_a_start_reaches_neither_tangent_nor_adjoint_solves():
 
 @pytest.mark.parametrize("transform", [jax.jacfwd, jax.jacrev])
 def test_bicgstab_breaking_down_on_unit_vectors_gives_a_finite_jacobian(transform):
-    """The first step of BiCGSTAB on a unit vector of a bidiagonal matrix: 0 / 0, and NaN in every derivative."""
+    """Catches: the first step of BiCGSTAB on a unit vector of a bidiagonal matrix: 0 / 0, and NaN in every
+    derivative."""
     n = 6
     row, col = np.concatenate([np.arange(n), np.arange(n - 1)]), np.concatenate([np.arange(n), np.arange(1, n)])
     values = jnp.concatenate([jnp.full(n, 2.0), jnp.full(n - 1, 1.0)])
@@ -168,7 +170,7 @@ def test_bicgstab_breaking_down_on_unit_vectors_gives_a_finite_jacobian(transfor
 
 
 def test_a_callable_passes_gradients_to_what_it_closes_over():
-    """A derivative that silently stops at the operator."""
+    """Catches: a derivative that silently stops at the operator."""
     c = case("linear_cg")
     inverse_free = jnp.asarray(c.dense(c.values(c.parameters)))
 

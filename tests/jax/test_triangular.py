@@ -36,7 +36,7 @@ def padded(dense):
 
 @pytest.mark.parametrize("kind", ["bcoo", "bcsr", "matrix", "unit"])
 def test_traced_indices_give_the_same_results_and_gradients(kind):
-    """Rows out of order, padding read as an entry, a repeat on the diagonal taken once."""
+    """Catches: rows out of order, padding read as an entry, a repeat on the diagonal taken once."""
     dense = lower(unit=kind == "unit")
     A = padded(dense)
     if kind == "bcsr":
@@ -82,7 +82,7 @@ def both_by_data(A, b, w, unit):
 
 
 def test_a_traced_batch_gives_the_same_results():
-    """Members that run into each other where indices are arguments."""
+    """Catches: members that run into each other where indices are arguments."""
     dense = np.stack([lower(seed=s) for s in (1, 2, 3)])
     b = np.random.default_rng(3).standard_normal((3, N))
     for A in (BCOO.fromdense(dense), BCSR.fromdense(dense, n_batch=1)):
@@ -91,7 +91,8 @@ def test_a_traced_batch_gives_the_same_results():
 
 
 def test_what_cannot_be_raised_under_jit_is_nan_and_reported():
-    """A wrong triangle read in silence because its indices are traced; a zero pivot that gives inf without a word."""
+    """Catches: a wrong triangle read in silence because its indices are traced; a zero pivot that gives inf without a
+    word."""
     A = BCOO.fromdense(jnp.asarray(lower()))
     b = jnp.ones(N)
     wrong = jax.jit(lambda A: tsgu_jax.triangular_solve(A, b, upper=True))
@@ -104,7 +105,7 @@ def test_what_cannot_be_raised_under_jit_is_nan_and_reported():
 
 @pytest.mark.parametrize(("unit", "transpose"), [(False, True), (True, False)])
 def test_levels_give_the_same_results_and_gradients(monkeypatch, unit, transpose):
-    """The path of accelerators, which a test on the CPU would otherwise never take."""
+    """Catches: the path of accelerators, which a test on the CPU would otherwise never take."""
     monkeypatch.setattr(jax, "default_backend", lambda: "accelerator")
     dense = lower(unit)
     A, T = BCOO.fromdense(jnp.asarray(dense)), dense + (np.eye(N) if unit else 0)
@@ -129,7 +130,7 @@ def test_levels_give_the_same_results_and_gradients(monkeypatch, unit, transpose
 
 
 def test_derivatives_pass_check_grads_in_both_modes():
-    """A tangent and an adjoint that disagree with finite differences, or with each other."""
+    """Catches: a tangent and an adjoint that disagree with finite differences, or with each other."""
     A, b = BCOO.fromdense(jnp.asarray(lower())), np.random.default_rng(3).standard_normal(N)
 
     def solution(data, b):
@@ -139,7 +140,7 @@ def test_derivatives_pass_check_grads_in_both_modes():
 
 
 def test_blocks_wider_than_a_group_and_batches_of_blocks_are_put_together_again():
-    """Columns in the wrong place where a block is cut into groups."""
+    """Catches: columns in the wrong place where a block is cut into groups."""
     A, B = BCOO.fromdense(jnp.asarray(lower())), np.random.default_rng(3).standard_normal((2, N, 13))
     expected = np.linalg.solve(lower().T, B)
     solve = jax.vmap(lambda b: tsgu_jax.triangular_solve(A, b, upper=False, transpose=True))
@@ -147,7 +148,7 @@ def test_blocks_wider_than_a_group_and_batches_of_blocks_are_put_together_again(
 
 
 def test_the_loops_become_native_code_and_copy_no_vector():
-    """Turns that cost a microsecond each, or a copy of x each, where the loop grows too wide or is guarded."""
+    """Catches: turns that cost a microsecond each, or a copy of x each, where the loop grows too wide or is guarded."""
     A = tsgu_jax.SparseMatrix.from_bcoo(BCOO.fromdense(jnp.asarray(lower())))
     _, rows = _substitution.rows_of(A.pattern, False, False, 1)
     for dtype, columns in ((jnp.float64, 1), (jnp.float64, 20), (jnp.complex128, 5)):
@@ -169,7 +170,7 @@ def test_the_loops_become_native_code_and_copy_no_vector():
 
 
 def test_the_rows_of_a_pattern_are_laid_out_once(monkeypatch):
-    """Checks and index arrays made anew in every step of a training loop."""
+    """Catches: checks and index arrays made anew in every step of a training loop."""
     made = []
     original = _substitution._concrete_rows
     monkeypatch.setattr(_substitution, "_concrete_rows", lambda t: made.append(1) or original(t))
@@ -181,7 +182,7 @@ def test_the_rows_of_a_pattern_are_laid_out_once(monkeypatch):
 
 @pytest.mark.parametrize("indices", ["traced", "concrete"])
 def test_ones_that_are_stored_are_looked_at_under_jit_too(indices):
-    """An entry that is not one, taken for one, or for itself, where it is traced."""
+    """Catches: an entry that is not one, taken for one, or for itself, where it is traced."""
     strict = lower(unit=True)
     A = BCOO.fromdense(jnp.asarray(strict + np.eye(N)))
     b = jnp.arange(1.0, N + 1)

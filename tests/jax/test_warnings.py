@@ -37,7 +37,8 @@ def places(shown):
 
 
 def test_one_text_is_shown_once_for_a_line_and_again_for_another(shown):
-    """A warning in every step of a loop; or a second solve that fails in silence, since a first one did elsewhere."""
+    """Catches: a warning in every step of a loop; or a second solve that fails in silence, since a first one did
+    elsewhere."""
     A, b = laplacian(), jnp.ones(N)
     for _ in range(20):
         one, _ = here(), tsgu_jax.linear_cg(A, b, maxiter=2)
@@ -48,7 +49,8 @@ def test_one_text_is_shown_once_for_a_line_and_again_for_another(shown):
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_derivatives_point_at_the_line_where_the_solve_was_traced(shown, wrap):
-    """A line of JAX, or none, for the reports that come from a thread of its runtime; and one in every step."""
+    """Catches: a line of JAX, or none, for the reports that come from a thread of its runtime; and one in every
+    step."""
     A, b = laplacian(), jnp.ones(N)
     lines = [0, 0]
 
@@ -65,7 +67,7 @@ def test_derivatives_point_at_the_line_where_the_solve_was_traced(shown, wrap):
 
 
 def test_another_line_compiles_nothing_again(shown, monkeypatch):
-    """A place that is part of a program's structure: each line of a model would compile a solve of its own."""
+    """Catches: a place that is part of a program's structure: each line of a model would compile a solve of its own."""
     A, b = laplacian(), jnp.ones(N)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
@@ -85,7 +87,7 @@ def test_another_line_compiles_nothing_again(shown, monkeypatch):
 
 
 def test_batches_and_least_squares_point_at_the_line_of_the_solve(shown):
-    """The line of vmap, or of nothing."""
+    """Catches: the line of vmap, or of nothing."""
     A = laplacian()
     two = jnp.stack([jnp.ones(N), 2 * jnp.ones(N)])
     lines = [0, 0]
@@ -108,7 +110,7 @@ def test_batches_and_least_squares_point_at_the_line_of_the_solve(shown):
 
 
 def test_a_triangle_and_what_was_prepared_point_at_the_line_of_the_solve(shown):
-    """Two ways past the frontend that all other solves take."""
+    """Catches: two ways past the frontend that all other solves take."""
     L = tsgu_jax.SparseMatrix.from_coo(np.array([0, 1, 1]), np.array([0, 0, 1]), jnp.array([1e-200, 1.0, 1.0]), (2, 2))
     lines = [0, 0]
 

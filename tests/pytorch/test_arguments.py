@@ -21,13 +21,13 @@ def refused(error, message, *args, **kwargs):
 
 
 def test_inputs_that_are_not_tensors_are_value_errors():
-    """The specification's ValueError, where isinstance alone would give an AttributeError."""
+    """Catches: the specification's ValueError, where isinstance alone would give an AttributeError."""
     refused(ValueError, "A must be a sparse torch.Tensor (COO or CSR) or a SparseMatrix; got ndarray.", EYE.numpy(), B)
     refused(ValueError, "B must be a dense torch.Tensor; got list.", EYE.to_sparse(), [1.0, 1.0, 1.0])
 
 
 def test_other_layouts_are_type_errors_before_any_shape_is_looked_at():
-    """A shape error about a matrix whose layout is the real trouble."""
+    """Catches: a shape error about a matrix whose layout is the real trouble."""
     rectangular = torch.ones(3, 2, dtype=torch.float64)
     refused(TypeError, "A must be sparse COO or CSR; got layout torch.strided.", rectangular, B)
     refused(TypeError, "A must be sparse COO or CSR; got layout torch.sparse_csc.", rectangular.to_sparse_csc(), B)
@@ -37,7 +37,7 @@ def test_other_layouts_are_type_errors_before_any_shape_is_looked_at():
 
 
 def test_shapes_that_do_not_fit_are_value_errors():
-    """A product that broadcasts, or an error from deep inside."""
+    """Catches: a product that broadcasts, or an error from deep inside."""
     refused(ValueError, "A must be square, (n, n); got (3, 2) in layout torch.sparse_coo.", EYE[:, :2].to_sparse(), B)
     refused(ValueError, "A must have two dimensions, (n, n); got (3,)", B.to_sparse(), B)
     refused(ValueError, "A must have two dimensions, (n, n); got (2, 3, 3)", torch.stack([EYE, EYE]).to_sparse(), B)
@@ -51,21 +51,21 @@ def test_shapes_that_do_not_fit_are_value_errors():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
 def test_other_dtypes_are_type_errors(dtype):
-    """Half precision that fails in a kernel, integers that truncate the solution."""
+    """Catches: half precision that fails in a kernel, integers that truncate the solution."""
     words = f"must have dtype float32, float64, complex64 or complex128; got {dtype}."
     refused(TypeError, f"A {words}", EYE.to(dtype).to_sparse(), B)
     refused(TypeError, f"B {words}", EYE.to_sparse(), B.to(dtype))
 
 
 def test_different_devices_are_a_value_error_that_names_both():
-    """A kernel that reads host memory from a device."""
+    """Catches: a kernel that reads host memory from a device."""
     message = "A and B must be on the same device; got A on cpu and B on meta."
     refused(ValueError, message, EYE.to_sparse(), torch.ones(3, dtype=torch.float64, device="meta"))
 
 
 @pytest.mark.parametrize("method", ["linear_cg", "direct", "gmres"])
 def test_non_finite_entries_are_a_value_error_that_counts_them(method):
-    """NaN that spreads through a solve and comes back as "did not converge"."""
+    """Catches: NaN that spreads through a solve and comes back as "did not converge"."""
     solve = getattr(tsgu, method)
     A, b = EYE.clone(), B.clone()
     A[1, 1], b[0], b[2] = torch.nan, torch.inf, -torch.inf
@@ -84,7 +84,7 @@ def test_non_finite_entries_are_a_value_error_that_counts_them(method):
     ],
 )
 def test_mixed_dtypes_are_promoted_with_a_warning_and_each_gradient_keeps_its_own(a, b, common):
-    """A gradient of the promoted dtype, which an optimiser cannot add to its parameter."""
+    """Catches: a gradient of the promoted dtype, which an optimiser cannot add to its parameter."""
     A = (2 * EYE).to(a).to_sparse().requires_grad_()
     rhs = B.clone().to(b).requires_grad_()
     with pytest.warns(UserWarning, match=f"A and B have different dtypes, {a} and {b}; both are promoted to {common}"):
@@ -99,7 +99,7 @@ def test_mixed_dtypes_are_promoted_with_a_warning_and_each_gradient_keeps_its_ow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(0,), (0, 2), (3, 0)])
 def test_empty_systems_are_empty_and_differentiable(method, shape):
-    """A reduction over nothing."""
+    """Catches: a reduction over nothing."""
     n = shape[0]
     A = torch.eye(n, dtype=torch.float64).to_sparse().requires_grad_()
     b = torch.ones(shape, dtype=torch.float64, requires_grad=True)
@@ -111,7 +111,7 @@ def test_empty_systems_are_empty_and_differentiable(method, shape):
 
 
 def test_the_layout_of_b_does_not_matter():
-    """A transposed or strided right-hand side read as if it were contiguous."""
+    """Catches: a transposed or strided right-hand side read as if it were contiguous."""
     A = (EYE + torch.triu(EYE.flip(0))).to_sparse()
     wide = torch.arange(12, dtype=torch.float64).reshape(2, 6).T[::2]
     expected = tsgu.direct(A, wide.contiguous())
@@ -120,7 +120,7 @@ def test_the_layout_of_b_does_not_matter():
 
 
 def test_own_methods_called_alone_are_differentiable():
-    """A bare solver that silently detaches its result."""
+    """Catches: a bare solver that silently detaches its result."""
     A = (EYE * torch.tensor([1.0, 2.0, 4.0])).to_sparse().requires_grad_()
     b = B.clone().requires_grad_()
     for method in (tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres, tsgu.direct):
@@ -130,7 +130,7 @@ def test_own_methods_called_alone_are_differentiable():
 
 
 def test_a_callable_stands_for_a_hermitian_matrix_in_both_directions():
-    """A gradient that needs a transpose which a callable does not have."""
+    """Catches: a gradient that needs a transpose which a callable does not have."""
     D = torch.tensor([[4.0, 1j], [-1j, 3.0]], dtype=torch.complex128)
     b = torch.tensor([1.0, 2.0 + 1j], dtype=torch.complex128, requires_grad=True)
     for method in (tsgu.linear_cg, tsgu.minres):
@@ -141,7 +141,7 @@ def test_a_callable_stands_for_a_hermitian_matrix_in_both_directions():
 
 
 def test_a_callable_preconditioner_is_transposed_by_autograd():
-    """M applied untransposed in the adjoint: with the inverse as M, one step would no longer do."""
+    """Catches: M applied untransposed in the adjoint: with the inverse as M, one step would no longer do."""
     dense = 2 * EYE + torch.triu(torch.ones_like(EYE), 1)
     inverse = torch.linalg.inv(dense)
     b = B.clone().requires_grad_()
@@ -154,7 +154,7 @@ def test_a_callable_preconditioner_is_transposed_by_autograd():
 
 
 def test_a_callable_preconditioner_that_cannot_be_transposed_is_refused_before_the_solve():
-    """M applied untransposed in the adjoint, or the error only in the backward pass."""
+    """Catches: M applied untransposed in the adjoint, or the error only in the backward pass."""
     A = (2 * EYE + torch.triu(torch.ones_like(EYE), 1)).to_sparse()
     opaque = lambda v: torch.from_numpy(v.numpy().copy())  # noqa: E731
     b = B.clone().requires_grad_()
@@ -168,7 +168,7 @@ def test_a_callable_preconditioner_that_cannot_be_transposed_is_refused_before_t
 
 
 def test_preconditioners_may_be_any_kind_of_matrix():
-    """A layout of M that is read as another, or refused."""
+    """Catches: a layout of M that is read as another, or refused."""
     A = torch.diag(torch.tensor([1.0, 10.0, 100.0, 1000.0], dtype=torch.float64)) + 0.1
     inverse = torch.diag(1 / torch.diagonal(A))
     b = torch.arange(4, dtype=torch.float64)
@@ -185,7 +185,7 @@ def test_preconditioners_may_be_any_kind_of_matrix():
 
 @pytest.mark.parametrize("layout", [torch.strided, torch.sparse_coo, torch.sparse_csr])
 def test_a_preconditioner_of_any_layout_is_transposed_for_the_adjoint(layout):
-    """The transpose of a CSR tensor, for which torch raises an internal error."""
+    """Catches: the transpose of a CSR tensor, for which torch raises an internal error."""
     D = 2 * EYE + torch.triu(torch.ones_like(EYE), 1)
     inverse = torch.linalg.inv(D)
     M = inverse if layout == torch.strided else inverse.to_sparse(layout=layout)
@@ -200,7 +200,7 @@ def test_a_preconditioner_of_any_layout_is_transposed_for_the_adjoint(layout):
 
 
 def test_a_solver_with_prepare_is_prepared_once_for_both_directions():
-    """A factorisation made again for the adjoint."""
+    """Catches: a factorisation made again for the adjoint."""
     calls = []
 
     class Solver:
@@ -229,7 +229,7 @@ def test_a_solver_with_prepare_is_prepared_once_for_both_directions():
 
 
 def test_what_a_foreign_solver_returns_is_checked():
-    """A result of the wrong shape or kind that broadcasts its way into a gradient."""
+    """Catches: a result of the wrong shape or kind that broadcasts its way into a gradient."""
     A = EYE.to_sparse()
     refused(ValueError, "squeeze must return the solution as a tensor of shape (3, 1); got shape (3,).",
             A, B[:, None], named("squeeze", lambda A, B: B[:, 0]))  # fmt: skip
@@ -245,7 +245,7 @@ def named(name, function):
 
 
 def test_a_foreign_solver_gets_the_matrix_in_its_own_layout_and_no_graph():
-    """A.T of a CSR matrix as CSC, int32 indices as int64, a graph that grows inside the solver."""
+    """Catches: A.T of a CSR matrix as CSC, int32 indices as int64, a graph that grows inside the solver."""
     csr = (2 * EYE + torch.triu(torch.ones_like(EYE), 1)).to_sparse_csr()
     csr32 = torch.sparse_csr_tensor(csr.crow_indices().int(), csr.col_indices().int(), csr.values())
     seen = []
@@ -264,7 +264,7 @@ def test_a_foreign_solver_gets_the_matrix_in_its_own_layout_and_no_graph():
 
 
 def test_settings_of_the_wrong_class_are_refused_in_the_forward_pass():
-    """Settings that fail, or are ignored, only in the backward pass."""
+    """Catches: settings that fail, or are ignored, only in the backward pass."""
     from tsgu.utils.bicgstab import BICGSTABSettings
     from tsgu.utils.linear_cg import LinearCGSettings
     from tsgu.utils.minres import MINRESSettings
@@ -289,7 +289,7 @@ def test_settings_of_the_wrong_class_are_refused_in_the_forward_pass():
 
 
 def test_settings_mean_what_the_arguments_mean():
-    """matvec_max taken for steps, a tolerance dropped on the way."""
+    """Catches: matvec_max taken for steps, a tolerance dropped on the way."""
     from tsgu.utils.bicgstab import BICGSTABSettings
 
     generator = torch.Generator().manual_seed(0)
@@ -305,7 +305,7 @@ def test_settings_mean_what_the_arguments_mean():
 
 
 def test_import_paths_give_the_methods_in_any_order():
-    """``from tsgu.utils import linear_cg`` that gives the module, once it has been imported as one."""
+    """Catches: ``from tsgu.utils import linear_cg`` that gives the module, once it has been imported as one."""
     lines = (
         "import tsgu.utils.linear_cg",
         "from tsgu.utils import linear_cg, minres, bicgstab",
@@ -322,7 +322,7 @@ def test_import_paths_give_the_methods_in_any_order():
 
 
 def test_importing_tsgu_loads_no_framework_and_changes_no_setting():
-    """torch loaded for somebody who wants tsgu_jax, a warning filter left behind, threads set."""
+    """Catches: torch loaded for somebody who wants tsgu_jax, a warning filter left behind, threads set."""
     code = """
 import sys, warnings
 filters = list(warnings.filters)
@@ -344,7 +344,7 @@ assert all(f in warnings.filters for f in filters)
 
 
 def test_a_missing_torch_names_the_extra():
-    """ModuleNotFoundError: No module named 'torch', which tells a newcomer nothing."""
+    """Catches: ModuleNotFoundError: No module named 'torch', which tells a newcomer nothing."""
     code = """
 import sys
 sys.modules["torch"] = None
@@ -361,12 +361,12 @@ else:
 
 @pytest.mark.parametrize("verify", [0, -1.0, "no", True, float("inf")])
 def test_verify_must_be_a_positive_number_or_none(verify):
-    """verify=False taken for 0, which nothing satisfies."""
+    """Catches: verify=False taken for 0, which nothing satisfies."""
     refused(ValueError, "verify must be a positive number, or None", EYE.to_sparse(), B, verify=verify)
 
 
 def test_x0_is_checked():
-    """A start of another shape that broadcasts."""
+    """Catches: a start of another shape that broadcasts."""
     A = EYE.to_sparse()
     refused(ValueError, "x0 must have the shape of B, (3,); got (3, 1).", A, B, tsgu.linear_cg, x0=B[:, None])
     refused(TypeError, "x0 must be a torch.Tensor like B; got float.", A, B, tsgu.linear_cg, x0=0.0)
@@ -375,7 +375,7 @@ def test_x0_is_checked():
 
 
 def test_singular_is_a_lin_alg_error():
-    """A RuntimeError of SuperLU, or infinities."""
+    """Catches: a RuntimeError of SuperLU, or infinities."""
     singular = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64).to_sparse()
     refused(torch.linalg.LinAlgError, "A must not be singular for direct", singular, B[:2], tsgu.direct)
     empty = torch.zeros(2, 2, dtype=torch.float64).to_sparse()

@@ -28,7 +28,8 @@ def sparse(D):
 @given(st.integers(0, 2**16), *[st.integers(0, 5)] * 3, st.sampled_from([0.0, 0.3, 1.0]), st.booleans())
 @settings(deadline=None)
 def test_sums_products_and_diagonals_are_those_of_dense_matrices(seed, m, n, k, fill, complex_):
-    """Any confusion of positions, of order or of signs; empty and rectangular matrices; a real one with a complex."""
+    """Catches: Any confusion of positions, of order or of signs; empty and rectangular matrices; a real one with a
+    complex."""
     rng = np.random.default_rng(seed)
     D, E, F = drawn(rng, (m, n), fill, complex_), drawn(rng, (m, n), fill), drawn(rng, (n, k), fill)
     A, B, C = map(sparse, (D, E, F))
@@ -48,7 +49,7 @@ def test_sums_products_and_diagonals_are_those_of_dense_matrices(seed, m, n, k, 
 
 
 def test_a_sum_stays_on_a_pattern_that_has_all_positions():
-    """A pattern, and all that was found out about it, made anew in each step."""
+    """Catches: a pattern, and all that was found out about it, made anew in each step."""
     A = sparse(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
     assert (A + 2 * A).pattern is (A - A).pattern is A.pattern
     assert (A + eye(2)).pattern is (eye(2) + 0.5 * A).pattern is A.pattern
@@ -61,7 +62,7 @@ def test_a_sum_stays_on_a_pattern_that_has_all_positions():
 
 
 def test_what_is_known_of_two_patterns_is_found_once_and_not_kept_beyond_them(monkeypatch):
-    """A symbolic product in every step of a loop; memory that grows with the steps."""
+    """Catches: a symbolic product in every step of a loop; memory that grows with the steps."""
     calls = []
     for name in ("sum_of", "product_of"):
         right = getattr(_arithmetic, name)
@@ -92,7 +93,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_arithmetic_is_differentiable_to_second_order_in_both_modes(name, dtype):
-    """A gradient that ends at a scalar, at one of the two matrices, or at a repeated term."""
+    """Catches: a gradient that ends at a scalar, at one of the two matrices, or at a repeated term."""
     generator = torch.Generator().manual_seed(0)
     v, w = (torch.randn(P.nnz, dtype=dtype, generator=generator, requires_grad=True) for P in PATTERNS)
     s = torch.tensor(1.5, dtype=dtype, requires_grad=True)
@@ -106,7 +107,7 @@ def test_arithmetic_is_differentiable_to_second_order_in_both_modes(name, dtype)
 
 
 def test_batches_meet_single_matrices_and_each_other():
-    """A batch that is broadcast along its entries."""
+    """Catches: a batch that is broadcast along its entries."""
     generator = torch.Generator().manual_seed(1)
     v, w = (torch.randn(4, P.nnz, dtype=torch.float64, generator=generator) for P in PATTERNS)
     A, B = tsgu.SparseMatrix(v, PATTERNS[0]), tsgu.SparseMatrix(w, PATTERNS[1])
@@ -133,7 +134,7 @@ def test_batches_meet_single_matrices_and_each_other():
 
 
 def test_an_implicit_step_needs_no_other_library():
-    """I + dt K that has to be assembled with SciPy, where the gradient of dt is lost."""
+    """Catches: I + dt K that has to be assembled with SciPy, where the gradient of dt is lost."""
     K = sparse(torch.tensor([[2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]], dtype=torch.float64))
     dt = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
     u = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
@@ -152,7 +153,7 @@ def test_an_implicit_step_needs_no_other_library():
 
 
 def test_dtypes_are_promoted_as_those_of_torch():
-    """A complex part dropped, or float32 made of a float64."""
+    """Catches: a complex part dropped, or float32 made of a float64."""
     A = sparse(torch.eye(2))
     B = sparse(torch.eye(2, dtype=torch.float64).flip(0) + torch.eye(2, dtype=torch.float64))
     assert (A + B).dtype == (B - A).dtype == (A @ B).dtype == torch.float64
@@ -164,7 +165,7 @@ def test_dtypes_are_promoted_as_those_of_torch():
 
 
 def test_operands_that_do_not_fit_are_refused_in_three_parts():
-    """A broadcast, a matrix of objects, or AttributeError: 'int' object has no attribute 'pattern'."""
+    """Catches: a broadcast, a matrix of objects, or AttributeError: 'int' object has no attribute 'pattern'."""
     A = sparse(torch.eye(2))
     batch = A.with_values(torch.ones(3, 2))
     summand = r"must have a SparseMatrix as X; got"

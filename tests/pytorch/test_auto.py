@@ -17,7 +17,7 @@ def tensors(system):
 
 
 def test_the_adjoint_begins_with_what_solved_the_forward_system(monkeypatch):
-    """A method known to fail that is tried again in every backward pass."""
+    """Catches: a method known to fail that is tried again in every backward pass."""
     monkeypatch.setattr(_choice, "_cost_of_direct", lambda traits, library: 1e6)
     A, b = tensors(indefinite())
     with tsgu.record() as log:
@@ -29,7 +29,7 @@ def test_the_adjoint_begins_with_what_solved_the_forward_system(monkeypatch):
 
 
 def test_factors_are_made_once_for_both_systems(monkeypatch):
-    """auto prepared anew for the adjoint."""
+    """Catches: auto prepared anew for the adjoint."""
     made, factored = [], _superlu._factored
     monkeypatch.setattr(_superlu, "_factored", lambda *args: made.append(1) or factored(*args))
     A, b = tensors(indefinite())
@@ -38,7 +38,7 @@ def test_factors_are_made_once_for_both_systems(monkeypatch):
 
 
 def test_a_preconditioner_that_cannot_be_built_is_passed_over(monkeypatch):
-    """A ValueError about levels from a call that never asked for any."""
+    """Catches: a ValueError about levels from a call that never asked for any."""
     monkeypatch.setattr(_choice, "SMALL", 0)
     monkeypatch.setattr(_choice, "_cost_of_direct", lambda traits, library: 1e6)
 
@@ -55,14 +55,14 @@ def test_a_preconditioner_that_cannot_be_built_is_passed_over(monkeypatch):
 
 
 def test_a_singular_matrix_is_an_error():
-    """A fallback that divides by zero in another way."""
+    """Catches: a fallback that divides by zero in another way."""
     A = torch.tensor([[1.0, 1.0], [1.0, 1.0]], dtype=torch.float64).to_sparse()
     with pytest.raises(torch.linalg.LinAlgError):
         tsgu.auto(A, torch.ones(2, dtype=torch.float64))
 
 
 def test_a_batch_of_values_and_a_vmap_choose_for_each_member():
-    """A choice made for the first member alone."""
+    """Catches: a choice made for the first member alone."""
     i = torch.arange(3)
     values = torch.tensor([[1.0, 2.0, 3.0], [4.0, -5.0, 6.0]], dtype=torch.float64)
     pattern = tsgu.Pattern(i, i, (3, 3))
@@ -76,7 +76,7 @@ def test_a_batch_of_values_and_a_vmap_choose_for_each_member():
 
 
 def test_gradcheck_passes_in_both_modes():
-    """A choice made inside the graph."""
+    """Catches: a choice made inside the graph."""
     A, b = tensors(indefinite())
     pattern = tsgu.SparseMatrix.from_tensor(A.detach()).pattern
     values = tsgu.SparseMatrix.from_tensor(A.detach()).values.requires_grad_()
@@ -88,6 +88,6 @@ def test_gradcheck_passes_in_both_modes():
 
 
 def test_a_callable_is_refused():
-    """A matrix that cannot be looked at."""
+    """Catches: a matrix that cannot be looked at."""
     with pytest.raises(TypeError, match="for auto, which looks at it; got Function"):
         tsgu.auto(lambda v: v, torch.ones(3))

@@ -47,7 +47,7 @@ def caught():
 @pytest.mark.parametrize("method", [tsgu.direct, tsgu.auto], ids=["direct", "auto"])
 @pytest.mark.parametrize("solve", [batched, mapped, mapped_over_values])
 def test_a_singular_member_is_nan_and_named_and_the_others_are_solved(caught, solve, method, values):
-    """Three good systems lost with the fourth, and nothing said of which that is."""
+    """Catches: three good systems lost with the fourth, and nothing said of which that is."""
     x = solve(values, B, method)
     sides = B[:1].expand(4, 2) if solve is mapped_over_values else B
     assert x[2].isnan().all()
@@ -61,7 +61,7 @@ def test_a_singular_member_is_nan_and_named_and_the_others_are_solved(caught, so
 @pytest.mark.parametrize("method", [tsgu.direct, tsgu.auto], ids=["direct", "auto"])
 @pytest.mark.parametrize("solve", [batched, mapped])
 def test_its_gradients_are_nan_and_those_of_the_others_are_right(caught, solve, method):
-    """NaN in every gradient, from a sum over the batch or from an error half way."""
+    """Catches: NaN in every gradient, from a sum over the batch or from an error half way."""
     values, b = VALUES.clone().requires_grad_(), B.clone().requires_grad_()
     got = torch.autograd.grad(solve(values, b, method).square().sum(), (values, b))
     dense, side = VALUES[SOUND].clone().requires_grad_(), B[SOUND].clone().requires_grad_()
@@ -77,7 +77,7 @@ def test_its_gradients_are_nan_and_those_of_the_others_are_right(caught, solve, 
 
 @pytest.mark.parametrize("values", [VALUES, ROUNDED], ids=["zero pivot", "null vector"])
 def test_a_single_system_is_an_error_all_the_same(values):
-    """NaN with a warning, where there is nobody else to be spared."""
+    """Catches: NaN with a warning, where there is nobody else to be spared."""
     A = tsgu.SparseMatrix(values[2], PATTERN)
     for solve in (
         lambda: tsgu.direct(A, B[0]),
@@ -92,7 +92,7 @@ def test_a_single_system_is_an_error_all_the_same(values):
 @pytest.mark.parametrize("method", [tsgu.linear_cg, tsgu.minres, tsgu.bicgstab, tsgu.gmres], ids=lambda m: m.name)
 @pytest.mark.parametrize("solve", [batched, mapped])
 def test_an_iteration_that_fails_names_its_member(caught, solve, method):
-    """A warning that leaves four systems to look at."""
+    """Catches: a warning that leaves four systems to look at."""
     x = solve(VALUES, B, method)
     for index in SOUND:
         expected = torch.linalg.solve(VALUES[index].reshape(2, 2), B[index])
@@ -103,7 +103,7 @@ def test_an_iteration_that_fails_names_its_member(caught, solve, method):
 
 
 def test_members_of_a_batch_of_batches_are_numbered_through(caught):
-    """The inner number alone, which two members share."""
+    """Catches: the inner number alone, which two members share."""
     x = torch.func.vmap(lambda v: batched(v, B[:2], tsgu.direct))(VALUES.reshape(2, 2, 4))
     assert x[1, 0].isnan().all()
     torch.testing.assert_close(x[1, 1], torch.linalg.solve(VALUES[3].reshape(2, 2), B[1]))
@@ -112,7 +112,7 @@ def test_members_of_a_batch_of_batches_are_numbered_through(caught):
 
 
 def test_a_least_squares_problem_that_fails_names_its_member(caught):
-    """The same where there is no square matrix."""
+    """Catches: the same where there is no square matrix."""
     values = torch.stack([VALUES[0], VALUES[1], VALUES[3]])
     with tsgu.record() as log:
         tsgu.sparse_generic_lstsq(tsgu.SparseMatrix(values, PATTERN), B[:3], maxiter=1)
@@ -124,7 +124,7 @@ def test_a_least_squares_problem_that_fails_names_its_member(caught):
 
 
 def test_what_is_prepared_for_one_member_is_told_of_the_others(caught):
-    """Factors of the first member believed for the whole batch."""
+    """Catches: factors of the first member believed for the whole batch."""
     factors = tsgu.direct.prepare(tsgu.SparseMatrix(VALUES[0], PATTERN))
     batched(VALUES[[0, 1]], B[:2], factors)
     (text,) = heard(caught)

@@ -61,7 +61,7 @@ def matrix_for(name):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", PREPARED)
 def test_what_is_prepared_can_be_copied_and_solves_the_same(name, way):
-    """A TypeError about a lock; a copy without its tolerance; one of the transpose."""
+    """Catches: a TypeError about a lock; a copy without its tolerance; one of the transpose."""
     prepared = PREPARED[name](matrix_for(name))
     other = WAYS[way](prepared)
     assert repr(other) == repr(prepared)
@@ -72,7 +72,7 @@ def test_what_is_prepared_can_be_copied_and_solves_the_same(name, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", PRECONDITIONERS)
 def test_preconditioners_can_be_copied(name, way):
-    """A TypeError about SuperLU; factors with other tolerances."""
+    """Catches: a TypeError about SuperLU; factors with other tolerances."""
     M = PRECONDITIONERS[name](A)
     other = WAYS[way](M)
     assert repr(other) == repr(M)
@@ -81,7 +81,7 @@ def test_preconditioners_can_be_copied(name, way):
 
 
 def test_an_ilu_is_copied_with_its_options():
-    """Factors made again with the defaults."""
+    """Catches: factors made again with the defaults."""
     K = tsgu.SparseMatrix.from_scipy(sp.kronsum(LINE, LINE))
     M = tsgu.precond.ilu(K, drop_tol=0.1, fill_factor=2.0)
     assert M._factors.nnz < tsgu.precond.ilu(K)._factors.nnz
@@ -90,7 +90,7 @@ def test_an_ilu_is_copied_with_its_options():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_matrices_patterns_and_records_can_be_copied(way):
-    """An object of the package in a module, an experiment's results, that cannot be saved."""
+    """Catches: an object of the package in a module, an experiment's results, that cannot be saved."""
     tsgu.direct(A, B)  # what is kept with the pattern must not get in the way
     assert A.T.pattern.T is A.pattern
     other = WAYS[way](A)
@@ -106,7 +106,7 @@ def test_matrices_patterns_and_records_can_be_copied(way):
 
 
 def test_what_is_found_out_about_a_pattern_is_not_pickled():
-    """A file ten times as large as the matrix: transposes, orders of elimination, tensors of indices."""
+    """Catches: a file ten times as large as the matrix: transposes, orders of elimination, tensors of indices."""
     pattern = tsgu.Pattern(A.pattern.row, A.pattern.col, (N, N))
     before = len(pickle.dumps(pattern))
     tsgu.direct(tsgu.SparseMatrix(A.values, pattern), B)
@@ -115,7 +115,7 @@ def test_what_is_found_out_about_a_pattern_is_not_pickled():
 
 
 def test_a_pickle_opens_in_another_process(tmp_path):
-    """Something that refers to the process that wrote it."""
+    """Catches: something that refers to the process that wrote it."""
     path = tmp_path / "kept"
     things = [tsgu.direct.prepare(A), tsgu.precond.ilu(A), tsgu.precond.amg(A)]
     path.write_bytes(pickle.dumps((things, B, torch.linalg.solve(DENSE, B))))
@@ -132,7 +132,7 @@ assert torch.isfinite(amg(B)).all()
 
 
 def test_a_prepared_solver_keeps_no_graph():
-    """The history of a parameter in a pickle, or in memory for as long as the factors."""
+    """Catches: the history of a parameter in a pickle, or in memory for as long as the factors."""
     root = torch.ones(A.nnz, dtype=torch.float64, requires_grad=True)
     for made_of in (A.with_values(A.values * root), A.with_values(torch.nn.Parameter(A.values.clone()))):
         other = pickled(tsgu.gmres.prepare(made_of, M=made_of))
@@ -143,7 +143,8 @@ def test_a_prepared_solver_keeps_no_graph():
 
 @pytest.mark.parametrize("name", PREPARED)
 def test_what_is_prepared_does_not_follow_values_that_change_in_place(name):
-    """The solution of another system after each step of an optimiser; of none, where half of it has followed."""
+    """Catches: the solution of another system after each step of an optimiser; of none, where half of it has
+    followed."""
     matrix = matrix_for(name)
     values = torch.nn.Parameter(matrix.values.clone())
     prepared = PREPARED[name](matrix.with_values(values))
@@ -159,7 +160,7 @@ def test_what_is_prepared_does_not_follow_values_that_change_in_place(name):
 @pytest.mark.parametrize("name", ["direct", "bicgstab", "auto"])
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 def test_nor_the_values_of_a_sparse_tensor(name, layout):
-    """The memory of a tensor shared on the way to a SparseMatrix."""
+    """Catches: the memory of a tensor shared on the way to a SparseMatrix."""
     given = A.to_tensor(layout)
     prepared = PREPARED[name](given)
     before = prepared.solve(B)
@@ -169,7 +170,7 @@ def test_nor_the_values_of_a_sparse_tensor(name, layout):
 
 @pytest.mark.parametrize("name", PRECONDITIONERS)
 def test_preconditioners_do_not_follow_values_that_change_in_place(name):
-    """An M that changes during a solve, or half of one."""
+    """Catches: an M that changes during a solve, or half of one."""
     values = A.values.clone()
     M = PRECONDITIONERS[name](A.with_values(values))
     before = M(B), M.T(B)
@@ -179,7 +180,7 @@ def test_preconditioners_do_not_follow_values_that_change_in_place(name):
 
 
 def test_least_squares_prepared_by_hand_do_not_follow_either():
-    """A scaled copy that one day is a view."""
+    """Catches: a scaled copy that one day is a view."""
     values = A.values.clone()
     prepared = tsgu.lsmr.prepare(A.with_values(values))
     before = prepared.least_squares(B, None)[0]

@@ -43,7 +43,7 @@ def products(monkeypatch):
 
 
 def test_a_step_of_cg_takes_one_product_and_a_solve_one_conversion(products):
-    """A conversion per step, a residual recomputed in every one."""
+    """Catches: a conversion per step, a residual recomputed in every one."""
     A = laplacian(20)
     b = torch.randn(400, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     with tsgu.record() as log:
@@ -59,7 +59,8 @@ def test_a_step_of_cg_takes_one_product_and_a_solve_one_conversion(products):
 
 
 def test_columns_are_worked_on_in_groups_that_fit_the_cache(products):
-    """64 columns at once, for which the CPU product is ten times slower per column; or one by one on a small system."""
+    """Catches: 64 columns at once, for which the CPU product is ten times slower per column; or one by one on a small
+    system."""
     A = laplacian(20)
     B = torch.randn(400, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     tsgu.linear_cg(A, B)
@@ -72,7 +73,7 @@ def test_columns_are_worked_on_in_groups_that_fit_the_cache(products):
 
 
 def test_a_column_that_is_done_takes_no_more_steps():
-    """Columns that go on until the slowest is done, and change meanwhile."""
+    """Catches: columns that go on until the slowest is done, and change meanwhile."""
     A = laplacian(12)
     rough = torch.randn(144, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     m = torch.arange(1, 13, dtype=torch.float64)
@@ -86,7 +87,7 @@ def test_a_column_that_is_done_takes_no_more_steps():
 
 
 def test_the_loop_for_accelerators_gives_the_same_solutions(monkeypatch):
-    """A path that only a GPU takes, and that nobody runs: here it runs on the CPU, scalars as tensors."""
+    """Catches: a path that only a GPU takes, and that nobody runs: here it runs on the CPU, scalars as tensors."""
     from tsgu._methods import _columns
     from tsgu._methods import _loop as _driver
 
@@ -113,7 +114,7 @@ def test_the_loop_for_accelerators_gives_the_same_solutions(monkeypatch):
 
 
 def test_an_accelerator_is_read_every_few_steps_only(monkeypatch):
-    """A transfer per step, which makes a GPU wait."""
+    """Catches: a transfer per step, which makes a GPU wait."""
     from tsgu._methods import _columns
     from tsgu._methods import _loop as _driver
 
@@ -130,7 +131,8 @@ def test_an_accelerator_is_read_every_few_steps_only(monkeypatch):
 
 
 def test_one_factorisation_serves_whatever_the_memory_of_values_and_gradients_looks_like(monkeypatch):
-    """Factors not found again for lazily conjugated or strided values, or a gradient expanded from one number."""
+    """Catches: factors not found again for lazily conjugated or strided values, or a gradient expanded from one
+    number."""
     from tsgu._methods import _direct
 
     made = []
@@ -164,7 +166,7 @@ def peak_growth(function):
 
 
 def test_a_backward_pass_of_many_columns_needs_little_memory():
-    """An (nnz, k) temporary in the sampled product, or anything dense (n, n) (3.2 GB here)."""
+    """Catches: an (nnz, k) temporary in the sampled product, or anything dense (n, n) (3.2 GB here)."""
     n, nnz, k = 20_000, 100_000, 64
     rng = np.random.default_rng(0)
     row = np.concatenate([np.arange(n), rng.integers(0, n, nnz - n)])

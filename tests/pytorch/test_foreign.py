@@ -33,8 +33,8 @@ class LowRankUpdate:
 
 @pytest.mark.parametrize("arguments", [{}, {"scale": 0.5}])
 def test_what_a_solver_prepares_may_solve_other_systems_on_its_way(arguments):
-    """Reports of inner solves, with columns of their own, taken for that of the system; arguments of ``prepare``
-    refused, since an object that prepares itself looks prepared."""
+    """Catches: reports of inner solves, with columns of their own, taken for that of the system; arguments of
+    ``prepare`` refused, since an object that prepares itself looks prepared."""
     b = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     leaf, dense = A.to_sparse().requires_grad_(), A.clone().requires_grad_()
     with tsgu.record() as log:

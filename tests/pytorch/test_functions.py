@@ -20,7 +20,7 @@ each = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
 @each
 def test_what_a_function_closes_over_passes_gradcheck_and_gradgradcheck(method, dtype):
-    """A conjugate, a transpose or a term of the second derivative that is missing."""
+    """Catches: a conjugate, a transpose or a term of the second derivative that is missing."""
     hermitian = method in METHODS[:2]
     noise = 0.3 * torch.randn(N, N, dtype=dtype, generator=torch.Generator().manual_seed(1))
     noise = noise + noise.mH if hermitian else noise
@@ -37,7 +37,7 @@ def test_what_a_function_closes_over_passes_gradcheck_and_gradgradcheck(method, 
 
 @pytest.mark.parametrize("kind", ["module", "bound method", "own function"])
 def test_parameters_receive_gradients_whatever_the_function_is(kind):
-    """A parameter that is found in one kind of function alone."""
+    """Catches: a parameter that is found in one kind of function alone."""
     layer = torch.nn.Linear(N, N, bias=False).double()
     layer.weight.data = C.clone()
 
@@ -60,7 +60,7 @@ def test_parameters_receive_gradients_whatever_the_function_is(kind):
 
 
 def test_a_tensor_that_is_no_leaf_receives_its_gradient_too():
-    """Leaves that are looked for, past the tensor that was asked about."""
+    """Catches: leaves that are looked for, past the tensor that was asked about."""
     log_k = torch.linspace(0, 1, N, dtype=torch.float64).requires_grad_()
     k = log_k.exp()
     x = tsgu.linear_cg(lambda v: k * v, B, rtol=1e-12)
@@ -69,7 +69,7 @@ def test_a_tensor_that_is_no_leaf_receives_its_gradient_too():
 
 
 def test_a_function_whose_parameters_are_frozen_costs_nothing():
-    """A module whose parameters are frozen that is differentiated all the same."""
+    """Catches: a module whose parameters are frozen that is differentiated all the same."""
     layer, calls = torch.nn.Linear(N, N, bias=False).double().requires_grad_(False), []
     layer.weight.data = C.clone()
 
@@ -85,7 +85,7 @@ def test_a_function_whose_parameters_are_frozen_costs_nothing():
 
 
 def test_one_adjoint_solve_serves_all_parameters():
-    """A solve for each parameter, or for what rounding left of a gradient."""
+    """Catches: a solve for each parameter, or for what rounding left of a gradient."""
     k, t, b = B.exp().requires_grad_(), torch.tensor(0.5, dtype=torch.float64, requires_grad=True), B.clone()
     with tsgu.record() as log:
         x = tsgu.gmres(lambda v: k * v + t * v.roll(1), b.requires_grad_())
@@ -94,7 +94,7 @@ def test_one_adjoint_solve_serves_all_parameters():
 
 
 def test_a_function_that_has_changed_before_the_backward_pass_is_refused():
-    """The variable of a loop: the adjoint of every solve with the function of the last."""
+    """Catches: the variable of a loop: the adjoint of every solve with the function of the last."""
     b = B.clone().requires_grad_()
     loss = 0
     for k in (1.0, 2.0):
@@ -115,21 +115,21 @@ def test_a_function_that_has_changed_before_the_backward_pass_is_refused():
     ],
 )
 def test_what_a_function_must_not_do_is_named(function, error, message):
-    """A vector of the method's own that is changed from outside."""
+    """Catches: a vector of the method's own that is changed from outside."""
     with pytest.raises(error, match=re.escape(message)):
         tsgu.gmres(function, B)
 
 
 @each
 def test_results_that_share_memory_are_no_trouble(method):
-    """A method that writes to the vector it was given, which is the argument, or the function's own buffer."""
+    """Catches: a method that writes to the vector it was given, which is the argument, or the function's own buffer."""
     torch.testing.assert_close(method(lambda v: v, B), B)
     buffer, k = torch.empty(N, dtype=torch.float64), torch.arange(1, N + 1, dtype=torch.float64)
     torch.testing.assert_close(method(lambda v: torch.mul(k, v, out=buffer), B, rtol=1e-12), B / k)
 
 
 def test_a_transpose_of_which_autograd_sees_a_part_is_refused():
-    """The transpose of that part alone, in a gradient without a word."""
+    """Catches: the transpose of that part alone, in a gradient without a word."""
     b = B.clone().requires_grad_()
     x = tsgu.gmres(lambda v: 4 * v + v.detach().roll(1), b)
     with pytest.raises(TypeError, match="not all that it does to its argument is in the graph"):
@@ -137,7 +137,8 @@ def test_a_transpose_of_which_autograd_sees_a_part_is_refused():
 
 
 def test_transforms_of_torch_func_go_through_b_and_stop_at_parameters():
-    """A parameter that is lost inside of a transform, or a batch of vectors that reaches the function as a block."""
+    """Catches: a parameter that is lost inside of a transform, or a batch of vectors that reaches the function as a
+    block."""
     k = torch.arange(2, N + 2, dtype=torch.float64)
     jacobian = torch.func.jacrev(lambda b: tsgu.gmres(lambda v: k * v, b, rtol=1e-12))(B)
     torch.testing.assert_close(jacobian, torch.diag(1 / k))

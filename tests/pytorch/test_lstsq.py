@@ -44,7 +44,7 @@ def problem(dtype, **options):
     [(torch.float64, (), 0.0), (torch.float64, (), 0.8), (torch.complex128, (), 0.8), (torch.complex128, (2,), 0.0)],
 )
 def test_first_and_second_derivatives_pass_gradcheck_in_both_modes(dtype, columns, damp):
-    """Any wrong sign, transpose or conjugate in a derivative; a backward pass that cannot be batched."""
+    """Catches: any wrong sign, transpose or conjugate in a derivative; a backward pass that cannot be batched."""
     values, sparse, _ = problem(dtype, damp=damp)
     values, b = values.requires_grad_(), rhs(dtype, M, *columns).requires_grad_()
     assert gradcheck(sparse, (values, b), check_forward_ad=True, check_batched_grad=True)
@@ -54,7 +54,8 @@ def test_first_and_second_derivatives_pass_gradcheck_in_both_modes(dtype, column
 @pytest.mark.parametrize("layout", ["coo", "uncoalesced", "csr", "csr32"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
 def test_sparse_leaves_pass_gradcheck_to_second_order(layout, dtype):
-    """A gradient in the wrong order of entries or layout, a second order lost where it becomes a sparse tensor."""
+    """Catches: a gradient in the wrong order of entries or layout, a second order lost where it becomes a sparse
+    tensor."""
     D = dense(dtype)
     A = D.to_sparse_coo() if "co" in layout else D.to_sparse_csr()
     if layout == "uncoalesced":
@@ -81,7 +82,7 @@ def test_sparse_leaves_pass_gradcheck_to_second_order(layout, dtype):
 
 
 def test_a_batch_of_matrices_passes_gradcheck():
-    """A batch whose members share a preparation or a gradient."""
+    """Catches: a batch whose members share a preparation or a gradient."""
     values, _, _ = problem(torch.float64)
     row, col = dense().nonzero(as_tuple=True)
     pattern = tsgu.Pattern(row, col, (M, N))
@@ -98,7 +99,7 @@ def test_a_batch_of_matrices_passes_gradcheck():
 
 @pytest.mark.parametrize("argument", [0, 1], ids=["values", "b"])
 def test_derivatives_of_torch_func_equal_the_dense_ones(argument):
-    """A rule that functorch cannot see through, or that loses a level."""
+    """Catches: a rule that functorch cannot see through, or that loses a level."""
     values, sparse, twin = problem(torch.float64)
     b = rhs(torch.float64, M)
 
@@ -115,7 +116,7 @@ def test_derivatives_of_torch_func_equal_the_dense_ones(argument):
 
 
 def test_a_step_takes_two_products_and_a_solve_two_more(monkeypatch):
-    """A residual recomputed in every step, a product with A^H for the test of convergence."""
+    """Catches: a residual recomputed in every step, a product with A^H for the test of convergence."""
     seen = []
     product = _products.csr_product
 
@@ -145,7 +146,7 @@ def test_a_step_takes_two_products_and_a_solve_two_more(monkeypatch):
 
 
 def test_only_what_is_asked_for_is_computed():
-    """An adjoint for an input that needs no gradient; a backward pass through a detached problem."""
+    """Catches: an adjoint for an input that needs no gradient; a backward pass through a detached problem."""
     values, sparse, _ = problem(torch.float64)
     b = rhs(torch.float64, M)
     with tsgu.record() as log:
@@ -156,7 +157,7 @@ def test_only_what_is_asked_for_is_computed():
 
 
 def test_the_method_is_an_object_that_can_be_prepared():
-    """A method that is a bare function, and a callable for A where its entries are needed."""
+    """Catches: a method that is a bare function, and a callable for A where its entries are needed."""
     D = dense()
     b = rhs(torch.float64, M)
     prepared = tsgu.lsmr.prepare(D.to_sparse(), **TIGHT)
@@ -171,7 +172,7 @@ def test_the_method_is_an_object_that_can_be_prepared():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
 def test_the_arithmetic_of_accelerators_gives_the_same(monkeypatch, dtype):
-    """A scalar that is a Python number on the CPU and a tensor on a GPU; steps counted between two reads."""
+    """Catches: a scalar that is a Python number on the CPU and a tensor on a GPU; steps counted between two reads."""
     D, b = dense(dtype), rhs(dtype, M, 3)
     b[:, 1] = 0
     expected = tsgu.lsmr(D.to_sparse_csr(), b, **TIGHT)

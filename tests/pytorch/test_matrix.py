@@ -34,7 +34,7 @@ def dense(row, col, values, shape):
 @given(matrices())
 @settings(deadline=None)
 def test_products_transposes_and_conversions_agree_with_dense_ones(matrix):
-    """Any confusion of rows and columns, order, repeats, layout or index dtype."""
+    """Catches: any confusion of rows and columns, order, repeats, layout or index dtype."""
     D = dense(*matrix)
     A = tsgu.SparseMatrix.from_coo(*matrix)
     n = D.shape[1]
@@ -65,13 +65,13 @@ def test_products_transposes_and_conversions_agree_with_dense_ones(matrix):
 
 
 def test_indices_are_32_bit_inside():
-    """64-bit indices, which torch's CPU product converts at every call."""
+    """Catches: 64-bit indices, which torch's CPU product converts at every call."""
     pattern = tsgu.Pattern(torch.tensor([0, 1]), torch.tensor([1, 0]), (2, 2))
     assert {t.dtype for t in (pattern.crow, pattern.row, pattern.col, pattern.transposition)} == {torch.int32}
 
 
 def test_gradients_pass_through_construction_and_conversion():
-    """A constructor that cuts the graph."""
+    """Catches: a constructor that cuts the graph."""
     row, col = torch.tensor([1, 0, 1]), torch.tensor([0, 1, 0])
     values = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     A = tsgu.SparseMatrix.from_coo(row, col, values, (2, 2))
@@ -85,7 +85,7 @@ def test_gradients_pass_through_construction_and_conversion():
 
 
 def test_a_matrix_of_scipy_is_cut_from_the_graph():
-    """An array that torch refuses to hand out, or the lazy conjugate that NumPy does not see."""
+    """Catches: an array that torch refuses to hand out, or the lazy conjugate that NumPy does not see."""
     values = torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex128, requires_grad=True)
     A = tsgu.SparseMatrix(values, tsgu.Pattern(torch.tensor([0, 1]), torch.tensor([1, 0]), (2, 2)))
     np.testing.assert_array_equal(A.to_scipy().toarray(), [[0, 1 + 2j], [3 - 1j, 0]])
@@ -99,7 +99,7 @@ def test_a_matrix_of_scipy_is_cut_from_the_graph():
 
 
 def test_moving_and_casting_keep_the_pattern():
-    """A pattern rebuilt, or a device forgotten."""
+    """Catches: a pattern rebuilt, or a device forgotten."""
     A = tsgu.SparseMatrix.from_tensor(torch.eye(3))
     assert A.to(torch.complex64).dtype == torch.complex64
     assert A.to(torch.float64).pattern is A.pattern
@@ -109,7 +109,7 @@ def test_moving_and_casting_keep_the_pattern():
 
 
 def test_what_does_not_fit_is_refused_in_three_parts():
-    """Values of another pattern that broadcast."""
+    """Catches: values of another pattern that broadcast."""
     row = torch.tensor([0, 1])
     pattern = tsgu.Pattern(row, row, (2, 2))
     A = tsgu.SparseMatrix(torch.ones(2), pattern)
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused_in_three_parts():
 
 
 def test_reprs_say_what_is_there():
-    """<object at 0x7f...>"""
+    """Catches: <object at 0x7f...>"""
     A = tsgu.SparseMatrix.from_tensor(torch.eye(3))
     assert repr(A) == "SparseMatrix(shape=(3, 3), nnz=3, dtype=torch.float32, device=cpu)"
     assert repr(A.pattern) == "Pattern(shape=(3, 3), nnz=3, device=cpu)"
@@ -143,7 +143,7 @@ def test_reprs_say_what_is_there():
 
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 def test_the_pattern_of_a_tensor_is_found_again_as_long_as_it_is_true(layout):
-    """A loop that sorts in every step; a pattern that outlives its tensor, or a change of its indices."""
+    """Catches: a loop that sorts in every step; a pattern that outlives its tensor, or a change of its indices."""
     A = torch.eye(3).to_sparse(layout=layout)
     seen = weakref.ref(pattern_of(A))
     assert pattern_of(A) is seen()

@@ -17,7 +17,7 @@ DENSE = torch.tensor([[10.0, 5.0, 0.0], [0.0, 20.0, 0.0], [0.0, 0.0, 30.0]])
 
 
 def test_values_in_the_order_of_the_positions_land_at_them():
-    """The values of one position at another, without a word."""
+    """Catches: the values of one position at another, without a word."""
     pattern = tsgu.Pattern(ROW, COL, (3, 3))
     A = pattern.matrix(GIVEN)
     assert A.pattern is pattern
@@ -27,7 +27,7 @@ def test_values_in_the_order_of_the_positions_land_at_them():
 
 
 def test_a_matrix_from_given_values_is_differentiable_under_transforms():
-    """A way to build a matrix that cuts the graph, or that vmap cannot pass."""
+    """Catches: a way to build a matrix that cuts the graph, or that vmap cannot pass."""
     pattern = tsgu.Pattern([1, 0, 1], [0, 1, 0], (2, 2))
     v = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     w = torch.tensor([[1.0, 10.0], [100.0, 1000.0]], dtype=torch.float64)
@@ -43,7 +43,7 @@ def test_a_matrix_from_given_values_is_differentiable_under_transforms():
 
 
 def test_the_repr_says_when_the_two_orders_differ():
-    """A reader who cannot see that values will be permuted, or that some are added."""
+    """Catches: a reader who cannot see that values will be permuted, or that some are added."""
     assert repr(tsgu.Pattern([0, 1], [1, 0], (2, 2))) == "Pattern(shape=(2, 2), nnz=2, device=cpu)"
     told = "Pattern(shape=(2, 2), nnz=2, device=cpu, built from 2 entries in another order)"
     assert repr(tsgu.Pattern([1, 0], [0, 1], (2, 2))) == told
@@ -56,20 +56,20 @@ def test_the_repr_says_when_the_two_orders_differ():
 )
 @pytest.mark.parametrize("shape", [[3, 3], torch.Size((3, 3)), (np.int64(3), np.int32(3)), np.array([3, 3])])
 def test_positions_and_shapes_in_every_form_that_can_be_meant(make, shape):
-    """AttributeError: 'list' object has no attribute 'dim'."""
+    """Catches: AttributeError: 'list' object has no attribute 'dim'."""
     row, col = make(ROW.tolist()), make(COL.tolist())
     assert torch.equal(tsgu.Pattern(row, col, shape).matrix(GIVEN).to_dense(), DENSE)
     assert torch.equal(tsgu.SparseMatrix.from_coo(row, col, GIVEN, shape).to_dense(), DENSE)
 
 
 def test_no_positions_at_all_may_be_an_empty_list():
-    """Floats, which NumPy makes of an empty list."""
+    """Catches: floats, which NumPy makes of an empty list."""
     assert tsgu.Pattern([], [], (2, 3)).nnz == 0
     assert tsgu.SparseMatrix.from_coo([], [], torch.zeros(0), (2, 3)).to_dense().shape == (2, 3)
 
 
 def test_positions_without_a_device_go_where_the_values_are():
-    """Indices of NumPy that put the pattern on the CPU, where the values are not."""
+    """Catches: Indices of NumPy that put the pattern on the CPU, where the values are not."""
     assert tsgu.SparseMatrix.from_coo([0], [0], torch.ones(1, device="meta"), (1, 1)).pattern.device.type == "meta"
 
 
@@ -87,7 +87,7 @@ def test_positions_without_a_device_go_where_the_values_are():
     ],
 )
 def test_positions_that_are_no_whole_numbers_are_refused_by_name(index, got):
-    """A mask or a float that is cut to an integer."""
+    """Catches: a mask or a float that is cut to an integer."""
     accepted = r"must hold whole numbers, as a torch\.Tensor, a NumPy array or a list; got "
     with pytest.raises(TypeError, match=f"row {accepted}{got}"):
         tsgu.Pattern(index, [0, 1], (2, 2))
@@ -97,13 +97,13 @@ def test_positions_that_are_no_whole_numbers_are_refused_by_name(index, got):
 
 @pytest.mark.parametrize("shape", [2, (2,), (2, 2, 2), (2.0, 2), (True, 2), "22", (torch.tensor(True), 2)])
 def test_a_shape_that_is_not_two_whole_numbers_is_refused(shape):
-    """int(2.7), or IndexError: tuple index out of range."""
+    """Catches: int(2.7), or IndexError: tuple index out of range."""
     with pytest.raises(TypeError, match=r"shape must be two whole numbers, not negative, \(m, n\); got "):
         tsgu.Pattern([0], [0], shape)
 
 
 def test_given_values_that_do_not_fit_are_refused():
-    """index_select, which is content with too many values and leaves the last ones out."""
+    """Catches: index_select, which is content with too many values and leaves the last ones out."""
     pattern = tsgu.Pattern(ROW, COL, (3, 3))
     one_each = "one value per position that the pattern was built from; got"
     for wrong, words in (
@@ -122,7 +122,7 @@ def test_given_values_that_do_not_fit_are_refused():
 
 
 def test_a_pattern_on_another_device_is_made_once():
-    """Index tensors copied to the device in every forward pass."""
+    """Catches: Index tensors copied to the device in every forward pass."""
     pattern = tsgu.Pattern(ROW, COL, (3, 3))
     assert pattern.to("cpu") is pattern
     there = pattern.to("meta")
@@ -132,7 +132,7 @@ def test_a_pattern_on_another_device_is_made_once():
 
 
 def test_a_pattern_survives_being_used_first_under_inference_mode():
-    """A validation pass before the first step, whose index tensors no gradient can be saved with."""
+    """Catches: a validation pass before the first step, whose index tensors no gradient can be saved with."""
     pattern = tsgu.Pattern(ROW, COL, (3, 3))
     v = GIVEN.double().requires_grad_()
     b = torch.ones(3, dtype=torch.float64)
@@ -151,7 +151,8 @@ def test_a_pattern_survives_being_used_first_under_inference_mode():
 
 
 def test_copies_share_a_pattern_and_pickles_restore_it(tmp_path):
-    """A copied module that analyses again; a process that unpickles a pattern and has no matrix to make of it."""
+    """Catches: a copied module that analyses again; a process that unpickles a pattern and has no matrix to make of
+    it."""
     pattern = tsgu.Pattern(ROW, COL, (3, 3))
     A = pattern.matrix(GIVEN)
     assert copy.deepcopy(pattern) is copy.copy(pattern) is pattern
@@ -166,7 +167,7 @@ def test_copies_share_a_pattern_and_pickles_restore_it(tmp_path):
 
 
 def test_the_state_is_loaded_with_weights_only(tmp_path):
-    """A checkpoint that asks its reader to trust any code in it; an order that is lost on the way."""
+    """Catches: a checkpoint that asks its reader to trust any code in it; an order that is lost on the way."""
     pattern = tsgu.Pattern([1, 0, 1], [0, 1, 0], (2, 2))
     A = pattern.matrix(torch.tensor([1.0, 2.0, 3.0]))
     torch.save({"pattern": pattern.state(), "A": A.state()}, tmp_path / "state")

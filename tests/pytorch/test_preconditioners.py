@@ -27,7 +27,7 @@ def entries(n=12):
 @names
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 def test_a_matrix_that_requires_grad_gives_a_preconditioner_that_does_not(name, layout):
-    """A graph that is kept alive by M, or an in-place step that autograd refuses."""
+    """Catches: a graph that is kept alive by M, or an in-place step that autograd refuses."""
     row, col, values = entries()
     A = tsgu.SparseMatrix.from_coo(row, col, values, (12, 12)).to_tensor(layout).requires_grad_()
     b = torch.arange(1.0, 13.0, dtype=torch.float64, requires_grad=True)
@@ -41,7 +41,7 @@ def test_a_matrix_that_requires_grad_gives_a_preconditioner_that_does_not(name, 
 
 @names
 def test_a_preconditioner_may_be_built_inside_torch_func(name):
-    """A wrapper of torch.func inside of M that outlives its level; a NumPy conversion that it refuses."""
+    """Catches: a wrapper of torch.func inside of M that outlives its level; a NumPy conversion that it refuses."""
     row, col, values = entries()
     b = torch.arange(1.0, 13.0, dtype=torch.float64)
 
@@ -60,7 +60,7 @@ def test_a_preconditioner_may_be_built_inside_torch_func(name):
 
 @names
 def test_what_is_no_sparse_matrix_is_refused(name):
-    """A dense matrix that is taken for its nonzero entries, a batch for its first member."""
+    """Catches: a dense matrix that is taken for its nonzero entries, a batch for its first member."""
     row, col, values = entries()
     with pytest.raises(TypeError, match=r"A must be sparse COO or CSR; got layout torch\.strided"):
         BUILD[name](torch.eye(3))
@@ -75,7 +75,7 @@ def test_what_is_no_sparse_matrix_is_refused(name):
 
 @names
 def test_on_another_device_it_is_refused_by_name(name):
-    """Tensors of two devices that meet inside a step."""
+    """Catches: tensors of two devices that meet inside a step."""
     row, col, values = entries()
     A = tsgu.SparseMatrix.from_coo(row, col, values, (12, 12))
     with pytest.raises(ValueError, match=r"M must be a \(12, 12\) matrix on meta.*on cpu"):
@@ -83,7 +83,7 @@ def test_on_another_device_it_is_refused_by_name(name):
 
 
 def test_wide_blocks_of_columns_equal_single_ones():
-    """A product that changes its memory layout past eight columns, or adds where it should overwrite."""
+    """Catches: a product that changes its memory layout past eight columns, or adds where it should overwrite."""
     row, col, values = entries(40)
     A = tsgu.SparseMatrix.from_coo(row, col, values, (40, 40))
     B = torch.from_numpy(np.random.default_rng(0).standard_normal((40, 21)))
@@ -97,7 +97,7 @@ def test_wide_blocks_of_columns_equal_single_ones():
 
 @pytest.mark.parametrize("shape", [(40,), (40, 3)])
 def test_conjugate_gradients_apply_m_once_a_step(shape):
-    """M applied to the residual that ends the run: one cycle of multigrid in eight, for nothing."""
+    """Catches: M applied to the residual that ends the run: one cycle of multigrid in eight, for nothing."""
     row, col, values = entries(40)
     A = tsgu.SparseMatrix.from_coo(row, col, values, (40, 40))
     M, calls = precond.amg(A, max_coarse=3), []
@@ -115,7 +115,7 @@ def test_conjugate_gradients_apply_m_once_a_step(shape):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @names
 def test_on_an_accelerator_it_is_what_it_is_on_the_host(name):
-    """An index array, or the coarsest inverse, left on the host."""
+    """Catches: an index array, or the coarsest inverse, left on the host."""
     row, col, values = entries(40)
     A = tsgu.SparseMatrix.from_coo(row, col, values, (40, 40))
     b = torch.arange(1.0, 41.0, dtype=torch.float64)

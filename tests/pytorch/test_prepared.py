@@ -15,7 +15,7 @@ def factors(request):
 
 
 def test_it_solves_with_the_matrix_and_its_transpose(factors):
-    """A transpose that is that of the transpose; columns read as rows."""
+    """Catches: a transpose that is that of the transpose; columns read as rows."""
     B = torch.tensor([[4.0, 1.0, 0.0], [8.0, 0.0, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(factors.solve(B), torch.linalg.solve(A, B))
     torch.testing.assert_close(factors.solve_transpose(B[:, 0]), torch.linalg.solve(A.T, B[:, 0]))
@@ -23,7 +23,7 @@ def test_it_solves_with_the_matrix_and_its_transpose(factors):
 
 
 def test_single_precision_is_promoted(factors):
-    """Factors in double precision handed a vector of floats."""
+    """Catches: factors in double precision handed a vector of floats."""
     assert factors.solve(torch.ones(2)).dtype == torch.float64
 
 
@@ -38,13 +38,13 @@ def test_single_precision_is_promoted(factors):
     ids=["list", "shape", "layout", "dtype"],
 )
 def test_a_wrong_right_hand_side_is_named(factors, B, error, message):
-    """An error in the words of SuperLU, or of Python."""
+    """Catches: an error in the words of SuperLU, or of Python."""
     with pytest.raises(error, match=message):
         factors.solve(B)
 
 
 def test_a_right_hand_side_that_requires_grad_is_refused_with_the_remedy(factors):
-    """A gradient that is silently cut."""
+    """Catches: a gradient that is silently cut."""
     b = torch.ones(2, dtype=torch.float64, requires_grad=True)
     with pytest.raises(TypeError, match=r"G must not require grad .* Pass the prepared object as solve="):
         factors.solve_transpose(b)
@@ -57,7 +57,7 @@ def test_a_right_hand_side_that_requires_grad_is_refused_with_the_remedy(factors
 
 @pytest.mark.parametrize("method", ["direct", "auto", "gmres"])
 def test_the_conjugate_transpose_is_prepared_like_any_other_matrix(method):
-    """Values that are conjugated lazily, which NumPy does not read."""
+    """Catches: values that are conjugated lazily, which NumPy does not read."""
     dense = torch.tensor([[2.0, 1.0j], [0.0, 4.0 + 1.0j]], dtype=torch.complex128)
     b = torch.tensor([4.0, 8.0j], dtype=torch.complex128)
     prepared = getattr(tsgu, method).prepare(tsgu.SparseMatrix.from_tensor(dense.to_sparse()).mH)
@@ -65,14 +65,14 @@ def test_the_conjugate_transpose_is_prepared_like_any_other_matrix(method):
 
 
 def test_a_tangent_is_refused_like_a_graph(factors):
-    """A derivative in forward mode that is silently cut."""
+    """Catches: a derivative in forward mode that is silently cut."""
     b = torch.ones(2, dtype=torch.float64)
     with forward_ad.dual_level(), pytest.raises(TypeError, match=r"B must not require grad .* or that has a tangent"):
         factors.solve(forward_ad.make_dual(b, b))
 
 
 def test_the_time_of_the_factorisation_counts_once(monkeypatch):
-    """A log in which factoring costs nothing, or is paid for in every solve."""
+    """Catches: a log in which factoring costs nothing, or is paid for in every solve."""
     import tsgu._methods._direct as module
 
     clock = iter([0.0, 5.0, 10.0, 11.0, 20.0, 21.0])

@@ -28,7 +28,7 @@ LINEAR = sp.linalg.aslinearoperator(EYE)
 )
 @pytest.mark.parametrize("make", [sp.csr_array, sp.csc_matrix])
 def test_a_matrix_of_scipy_is_sent_to_from_scipy(call, make):
-    """AttributeError, or a matrix that is taken for a function and fails later."""
+    """Catches: AttributeError, or a matrix that is taken for a function and fails later."""
     with pytest.raises(
         (ValueError, TypeError), match=r"A must be .*; got cs._\w+\. Convert it by SparseMatrix\.from_scipy\(A\)"
     ):
@@ -36,7 +36,7 @@ def test_a_matrix_of_scipy_is_sent_to_from_scipy(call, make):
 
 
 def test_arrays_and_matrices_of_other_libraries_are_named_with_the_way_here():
-    """TypeError that leaves a reader with a matrix and nowhere to go."""
+    """Catches: TypeError that leaves a reader with a matrix and nowhere to go."""
     cases = [
         (lambda: tsgu.gmres(np.eye(3), B), r"got ndarray\. Convert it by torch\.from_numpy\(A\)\.to_sparse_csr\(\)"),
         (
@@ -64,7 +64,7 @@ SOLVES = {
 @pytest.mark.parametrize("name", SOLVES)
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2)])
 def test_a_batch_of_nothing_has_an_empty_solution_with_empty_gradients(name, shape):
-    """RuntimeError: stack expects a non-empty TensorList."""
+    """Catches: RuntimeError: stack expects a non-empty TensorList."""
     values = torch.ones(0, 4, dtype=torch.float64, requires_grad=True)
     b = torch.ones(shape, dtype=torch.float64, requires_grad=True)
     x = SOLVES[name](A.with_values(values), b)
@@ -78,7 +78,7 @@ def test_a_batch_of_nothing_has_an_empty_solution_with_empty_gradients(name, sha
 
 @pytest.mark.parametrize("name", SOLVES)
 def test_vmap_over_no_right_hand_sides_has_a_gradient_of_zero(name):
-    """An error, or a result that has lost its place in the graph."""
+    """Catches: an error, or a result that has lost its place in the graph."""
     values = A.values.clone().requires_grad_()
     x = torch.func.vmap(lambda b: SOLVES[name](A.with_values(values), b))(torch.ones(0, 3, dtype=torch.float64))
     assert x.shape == (0, 3)
@@ -86,7 +86,7 @@ def test_vmap_over_no_right_hand_sides_has_a_gradient_of_zero(name):
 
 
 def test_vmap_takes_a_batched_matrix_and_grad_one_as_an_argument():
-    """ValueError: We cannot vmap over non-Tensor arguments."""
+    """Catches: ValueError: We cannot vmap over non-Tensor arguments."""
     batch = A.with_values(torch.stack([A.values, 2 * A.values]))
     D = batch.to_dense()
     expected = torch.linalg.solve(D, B.expand(2, 3))
@@ -102,7 +102,7 @@ def test_vmap_takes_a_batched_matrix_and_grad_one_as_an_argument():
 
 
 def test_entries_that_vmap_would_have_to_find_are_refused():
-    """RuntimeError: Batching rule not implemented for aten::nonzero."""
+    """Catches: RuntimeError: Batching rule not implemented for aten::nonzero."""
     D = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
     with pytest.raises(
         NotImplementedError, match=r"A must be the same for all members .* pattern\.matrix\(A\[row, col\]\)"

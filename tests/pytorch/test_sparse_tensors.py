@@ -48,14 +48,14 @@ def solve(A, b):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_solve_passes_gradcheck(layout, dtype):
-    """A gradient in the wrong order of entries, or of a wrong layout."""
+    """Catches: a gradient in the wrong order of entries, or of a wrong layout."""
     assert gradcheck(solve, (leaf(layout, dtype), rhs(dtype)), masked=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_values_of_the_gradient_pass_gradcheck(layout, dtype):
-    """A second derivative lost where the gradient becomes a sparse tensor."""
+    """Catches: a second derivative lost where the gradient becomes a sparse tensor."""
 
     def gradient_values(A, b):
         x = solve(A, b)
@@ -69,7 +69,7 @@ def test_the_values_of_the_gradient_pass_gradcheck(layout, dtype):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_backward_fills_a_sparse_grad_in_the_layout_of_the_leaf(layout):
-    """A dense gradient, or one of another index dtype, which an optimiser cannot add."""
+    """Catches: a dense gradient, or one of another index dtype, which an optimiser cannot add."""
     A, b = leaf(layout), rhs()
     solve(A, b).sum().backward()
     assert A.grad.layout == A.layout
@@ -82,7 +82,7 @@ def test_backward_fills_a_sparse_grad_in_the_layout_of_the_leaf(layout):
 
 
 def test_an_optimiser_steps_on_the_sparse_gradient():
-    """A gradient that SGD refuses."""
+    """Catches: a gradient that SGD refuses."""
     A, b = leaf("coo"), rhs()
     optimiser = torch.optim.SGD([A], lr=0.1)
     before = solve(A, b).square().sum()
@@ -92,7 +92,7 @@ def test_an_optimiser_steps_on_the_sparse_gradient():
 
 
 def test_changing_the_matrix_before_backward_is_an_error():
-    """A backward pass with the new values and the old solution: a silently wrong gradient."""
+    """Catches: a backward pass with the new values and the old solution: a silently wrong gradient."""
     A, b = leaf("coo"), rhs()
     x = solve(A, b)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def csr_of_values(values, indices):
 
 @pytest.mark.parametrize("constructor", [coo_of_values, csr_of_values])
 def test_first_derivatives_through_a_constructor_are_right_and_quiet(constructor):
-    """A warning at everybody who calls backward once."""
+    """Catches: a warning at everybody who calls backward once."""
     D, b = dense(), rhs()
     indices = D.nonzero().T
     values = D[indices[0], indices[1]].requires_grad_()
@@ -124,7 +124,7 @@ def test_first_derivatives_through_a_constructor_are_right_and_quiet(constructor
 
 @pytest.mark.parametrize("constructor", [coo_of_values, csr_of_values])
 def test_a_second_derivative_lost_in_a_constructor_is_warned_of(constructor):
-    """The returned gradient that does not require grad: a Hessian of zeros, without a word."""
+    """Catches: the returned gradient that does not require grad: a Hessian of zeros, without a word."""
     D, b = dense(), rhs()
     indices = D.nonzero().T
     values = D[indices[0], indices[1]].requires_grad_()
@@ -134,7 +134,7 @@ def test_a_second_derivative_lost_in_a_constructor_is_warned_of(constructor):
 
 
 def test_under_torch_func_only_a_second_derivative_is_warned_of():
-    """The graph flag taken as evidence, which torch.func.grad always sets."""
+    """Catches: the graph flag taken as evidence, which torch.func.grad always sets."""
     D = dense()
     b = rhs().detach()
     indices = D.nonzero().T
@@ -146,7 +146,7 @@ def test_under_torch_func_only_a_second_derivative_is_warned_of():
 
 
 def test_exact_second_derivatives_are_quiet():
-    """A warning about ``dense.to_sparse()`` or ``2 * A``, which lose nothing."""
+    """Catches: a warning about ``dense.to_sparse()`` or ``2 * A``, which lose nothing."""
     b = rhs()
     D = dense().requires_grad_()
     A = leaf("coo")
@@ -155,7 +155,7 @@ def test_exact_second_derivatives_are_quiet():
 
 
 def test_gradients_through_to_sparse_reach_the_dense_matrix_to_second_order():
-    """``dense.to_sparse()`` on the way."""
+    """Catches: ``dense.to_sparse()`` on the way."""
     D, b = dense().requires_grad_(), rhs()
     mask = (dense() != 0).double()
 
@@ -167,14 +167,14 @@ def test_gradients_through_to_sparse_reach_the_dense_matrix_to_second_order():
 
 
 def test_vmap_over_a_sparse_tensor_names_the_class_that_can():
-    """An internal error of functorch instead of a remedy."""
+    """Catches: an internal error of functorch instead of a remedy."""
     A, b = leaf("coo").detach(), rhs().detach()
     with pytest.raises(NotImplementedError, match=r"A must be a SparseMatrix under torch\.func\.vmap"):
         torch.func.vmap(lambda A: solve(A, b))(torch.stack([A, A]))
 
 
 def test_only_what_is_asked_for_is_computed():
-    """A sampled product for a matrix that needs no gradient, an adjoint solve for nothing."""
+    """Catches: a sampled product for a matrix that needs no gradient, an adjoint solve for nothing."""
     A, b = leaf("csr").detach(), rhs()
     with tsgu.record() as log:
         assert not solve(A, b.detach()).requires_grad
@@ -187,7 +187,7 @@ def test_only_what_is_asked_for_is_computed():
 
 @pytest.mark.parametrize("method", ITERATIVE)
 def test_a_matrix_without_entries_is_reported(method):
-    """The largest of no entries, looked for to explain the failure: an error about a dimension of max."""
+    """Catches: the largest of no entries, looked for to explain the failure: an error about a dimension of max."""
     A = torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), (3, 3))
     with pytest.warns(tsgu.ConvergenceWarning, match=f"{method} on the forward system"):
         tsgu.sparse_generic_solve(A, torch.ones(3, dtype=torch.float64), solve=getattr(tsgu, method))
@@ -195,7 +195,7 @@ def test_a_matrix_without_entries_is_reported(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_solution_may_be_changed_in_place(method):
-    """A view made inside a function of autograd, which PyTorch does not let anybody write to."""
+    """Catches: a view made inside a function of autograd, which PyTorch does not let anybody write to."""
     b = torch.ones(3, dtype=torch.float64).requires_grad_()
     x = tsgu.sparse_generic_solve((2 * torch.eye(3, dtype=torch.float64)).to_sparse(), b, solve=getattr(tsgu, method))
     assert x._base is None

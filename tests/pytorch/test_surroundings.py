@@ -56,7 +56,7 @@ LOWER = tsgu.SparseMatrix.from_tensor(torch.eye(N) * 2 + torch.eye(N).roll(1, 0)
 @pytest.mark.parametrize("name", SOLVES)
 @pytest.mark.parametrize("shape", [(N,), (N, 12)])
 def test_autocast_changes_nothing_of_a_solve_and_of_its_gradient(name, shape):
-    """Products in bfloat16 inside of a solve: a dtype that does not fit, or three digits that are right."""
+    """Catches: products in bfloat16 inside of a solve: a dtype that does not fit, or three digits that are right."""
     pattern, values = tridiagonal()
     b = torch.linspace(-1, 1, shape[0] * (12 if len(shape) == 2 else 1)).reshape(shape)
 
@@ -75,7 +75,7 @@ def test_autocast_changes_nothing_of_a_solve_and_of_its_gradient(name, shape):
 
 
 def test_what_was_prepared_and_preconditioners_are_the_same_under_autocast():
-    """A multigrid cycle in bfloat16, which is another preconditioner in every step."""
+    """Catches: a multigrid cycle in bfloat16, which is another preconditioner in every step."""
     pattern, values = tridiagonal()
     A, B = pattern.matrix(values), torch.linspace(-1, 1, 3 * N).reshape(N, 3)
     build = (
@@ -93,7 +93,7 @@ def test_what_was_prepared_and_preconditioners_are_the_same_under_autocast():
 
 
 def test_half_precision_that_autocast_made_is_solved_with_in_single():
-    """TypeError for the output of a layer, which torch.linalg.solve takes under autocast."""
+    """Catches: TypeError for the output of a layer, which torch.linalg.solve takes under autocast."""
     pattern, values = tridiagonal()
     with pytest.raises(TypeError, match=r"A must have dtype float32, .*; got torch\.bfloat16"):
         tsgu.gmres(pattern.matrix(values.bfloat16()), torch.ones(N))
@@ -121,7 +121,7 @@ def test_half_precision_that_autocast_made_is_solved_with_in_single():
 
 
 def test_what_is_made_under_inference_mode_serves_training_afterwards():
-    """A preconditioner or factors whose tensors no gradient can be saved with."""
+    """Catches: a preconditioner or factors whose tensors no gradient can be saved with."""
     pattern, values = tridiagonal(torch.float64)
     A, b = pattern.matrix(values), torch.linspace(-1, 1, N, dtype=torch.float64)
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_what_is_made_under_inference_mode_serves_training_afterwards():
 
 
 def test_a_loss_scale_scales_the_gradient_and_nothing_else():
-    """A stopping rule in the units of the loss, under a GradScaler."""
+    """Catches: a stopping rule in the units of the loss, under a GradScaler."""
     pattern, values = tridiagonal(torch.float64)
     grads = []
     for scale in (1.0, 2.0**16, 2.0**-40):

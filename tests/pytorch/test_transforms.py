@@ -49,7 +49,7 @@ def options(method):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
 @pytest.mark.parametrize("method", METHODS)
 def test_first_and_second_derivatives_pass_gradcheck_in_both_modes(method, dtype, columns):
-    """Any wrong sign, transpose or conjugate in a derivative; a backward pass that cannot be batched."""
+    """Catches: any wrong sign, transpose or conjugate in a derivative; a backward pass that cannot be batched."""
     values, matrix, _ = system(method, dtype)
     values, b = values.requires_grad_(), rhs(dtype, N, *columns).requires_grad_()
 
@@ -62,7 +62,7 @@ def test_first_and_second_derivatives_pass_gradcheck_in_both_modes(method, dtype
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
 def test_products_pass_gradcheck_in_both_modes(dtype):
-    """A @ X with a wrong adjoint."""
+    """Catches: A @ X with a wrong adjoint."""
     values, matrix, _ = system("direct", dtype)
     values, x = values.requires_grad_(), rhs(dtype, N, 2).requires_grad_()
 
@@ -75,7 +75,7 @@ def test_products_pass_gradcheck_in_both_modes(dtype):
 
 
 def test_a_batch_of_matrices_passes_gradcheck():
-    """A batch whose members share one factorisation or one gradient."""
+    """Catches: a batch whose members share one factorisation or one gradient."""
     values, matrix, _ = system("direct", torch.float64)
     values = (values * torch.tensor([[1.0], [1.5], [-2.0]])).requires_grad_()
     b = rhs(torch.float64, 3, N, 2).requires_grad_()
@@ -105,7 +105,7 @@ def losses(method):
 @pytest.mark.parametrize("argument", [0, 1], ids=["values", "b"])
 @pytest.mark.parametrize("method", METHODS)
 def test_derivatives_of_torch_func_equal_the_dense_ones(method, argument):
-    """A rule that functorch cannot see through, or that loses a level."""
+    """Catches: a rule that functorch cannot see through, or that loses a level."""
     sparse, dense, values, b = losses(method)
     for transform in (grad, hessian, lambda f, argument: jacrev(jacrev(f, argument), argument)):
         expected = jacrev(jacrev(dense, argument), argument) if transform is hessian else transform(dense, argument)
@@ -114,7 +114,7 @@ def test_derivatives_of_torch_func_equal_the_dense_ones(method, argument):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_jacobians_equal_the_dense_ones(method):
-    """jacfwd that returns NaN or zeros, jacrev of a block."""
+    """Catches: jacfwd that returns NaN or zeros, jacrev of a block."""
     values, matrix, twin = system(method, torch.float64)
     b = rhs(torch.float64, N, 2)
 
@@ -136,7 +136,7 @@ def test_jacobians_equal_the_dense_ones(method):
     ids=lambda modes: " ".join(mode.__name__ for mode in modes),
 )
 def test_third_derivatives_are_right_in_any_mixture_of_modes(modes):
-    """Forward mode switched off inside a jvp rule: nested forward mode that is silently wrong.
+    """Catches: forward mode switched off inside a jvp rule: nested forward mode that is silently wrong.
 
     The truth is reverse over reverse over reverse of the dense solve; its own nested forward mode is wrong.
     """
@@ -149,7 +149,7 @@ def test_third_derivatives_are_right_in_any_mixture_of_modes(modes):
 
 @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0)], ids=["both", "values", "b"])
 def test_gradients_of_a_batch_equal_a_batch_of_gradients(dims):
-    """vmap over grad and grad over vmap, which meet the rule on different sides."""
+    """Catches: vmap over grad and grad over vmap, which meet the rule on different sides."""
     sparse, dense, values, b = losses("direct")
     args = (
         torch.stack([values, 2 * values, -values]) if dims[0] == 0 else values,
@@ -164,7 +164,8 @@ def test_gradients_of_a_batch_equal_a_batch_of_gradients(dims):
 
 
 def test_a_pattern_first_used_inside_a_transform_serves_after_it():
-    """Index tensors made and cached inside a transform, wrapped by it: an internal assertion in the next one."""
+    """Catches: index tensors made and cached inside a transform, wrapped by it: an internal assertion in the next
+    one."""
     sparse, dense, values, b = losses("direct")
     jacrev(hessian(sparse))(values, b)
     torch.testing.assert_close(
@@ -173,14 +174,14 @@ def test_a_pattern_first_used_inside_a_transform_serves_after_it():
 
 
 def test_indices_mapped_by_vmap_are_refused():
-    """A pattern per member of a batch, which would be the first one's for all."""
+    """Catches: a pattern per member of a batch, which would be the first one's for all."""
     row = torch.tensor([[0, 1], [1, 0]])
     with pytest.raises(TypeError, match="row and col must be the same for all members of a batch"):
         vmap(lambda row: tsgu.SparseMatrix.from_coo(row, row, torch.ones(2), (2, 2)).values)(row)
 
 
 def test_a_batch_of_right_hand_sides_is_solved_with_one_factorisation(monkeypatch):
-    """A factorisation per column of a Jacobian."""
+    """Catches: a factorisation per column of a Jacobian."""
     from tsgu._methods import _direct
 
     made = []
@@ -201,7 +202,8 @@ def test_a_batch_of_right_hand_sides_is_solved_with_one_factorisation(monkeypatc
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")  # of Dynamo, about what it does not trace
 def test_torch_compile_compiles_what_is_around_a_solve_and_leaves_the_solve_alone():
-    """A loop that is traced step by step: seconds to compile, and ten times the time of the solve ever after."""
+    """Catches: a loop that is traced step by step: seconds to compile, and ten times the time of the solve ever
+    after."""
     values, matrix, twin = system("linear_cg", torch.float64)
     b, graphs = rhs(torch.float64, N), []
 

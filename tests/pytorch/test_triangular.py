@@ -36,7 +36,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_solve_and_the_values_of_its_gradient_pass_gradcheck(case):
-    """A gradient in the wrong order of entries or members, a second derivative lost on the way to a sparse gradient."""
+    """Catches: a gradient in the wrong order of entries or members, a second derivative lost on the way to a sparse
+    gradient."""
     build, shape, flags = CASES[case]
     A = build()
     b = rhs(*shape, dtype=A.dtype)
@@ -56,7 +57,7 @@ def test_the_solve_and_the_values_of_its_gradient_pass_gradcheck(case):
 
 @pytest.mark.parametrize("flags", [(False, False, True), (True, True, False)])
 def test_values_on_a_pattern_pass_gradgradcheck_in_both_modes(flags):
-    """A tangent of the adjoint with the triangle turned once too often."""
+    """Catches: a tangent of the adjoint with the triangle turned once too often."""
     matrix = tsgu.SparseMatrix.from_tensor(dense(*flags[:2]))
     values, b = matrix.values.clone().requires_grad_(), rhs(N, 2)
 
@@ -68,7 +69,7 @@ def test_values_on_a_pattern_pass_gradgradcheck_in_both_modes(flags):
 
 
 def test_the_gradient_of_a_batch_keeps_layout_and_index_dtype():
-    """A gradient that an optimiser cannot add to its parameter."""
+    """Catches: a gradient that an optimiser cannot add to its parameter."""
     A = full(2)
     A = torch.sparse_csr_tensor(A.crow_indices().int(), A.col_indices().int(), A.values(), A.shape).requires_grad_()
     tsgu.sparse_triangular_solve(A, torch.ones(2, N, dtype=torch.float64), upper=False).sum().backward()
@@ -78,7 +79,7 @@ def test_the_gradient_of_a_batch_keeps_layout_and_index_dtype():
 
 
 def test_second_derivatives_of_a_batch_in_csr_equal_the_dense_ones():
-    """Members mixed where a gradient in CSR is differentiated; gradcheck does not know such tensors."""
+    """Catches: members mixed where a gradient in CSR is differentiated; gradcheck does not know such tensors."""
     A, b = full(2).requires_grad_(), rhs(2, N, 1)
 
     def second(x, matrix, values):
@@ -93,7 +94,7 @@ def test_second_derivatives_of_a_batch_in_csr_equal_the_dense_ones():
 
 
 def test_a_second_derivative_lost_in_the_constructor_of_a_batch_is_warned_of():
-    """A Hessian of zeros, without a word."""
+    """Catches: a Hessian of zeros, without a word."""
     D = dense(False, False, 2)
     indices = D.nonzero().T
     values = D[tuple(indices)].requires_grad_()
@@ -104,7 +105,7 @@ def test_a_second_derivative_lost_in_the_constructor_of_a_batch_is_warned_of():
 
 
 def test_repeats_in_a_batch_are_added_in_coo_and_refused_in_csr():
-    """A member of a CSR batch with fewer entries than the others, once its repeats are added."""
+    """Catches: a member of a CSR batch with fewer entries than the others, once its repeats are added."""
     member = torch.tensor([[0, 0, 1, 1, 0], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1]])
     A = torch.sparse_coo_tensor(member, torch.tensor([1.0, 1.0, 4.0, 2.0, 5.0]), (2, 2, 2))
     got = tsgu.sparse_triangular_solve(A, torch.ones(2, 2))
@@ -118,7 +119,7 @@ def test_repeats_in_a_batch_are_added_in_coo_and_refused_in_csr():
 
 
 def test_without_mkl_the_results_are_the_same(monkeypatch):
-    """A fallback that nobody has run."""
+    """Catches: a fallback that nobody has run."""
     D, b = dense(True, False), torch.ones(N, 2, dtype=torch.float64)
     expected = torch.linalg.solve_triangular(D.T, b, upper=False)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
@@ -127,7 +128,7 @@ def test_without_mkl_the_results_are_the_same(monkeypatch):
 
 
 def test_other_shapes_are_value_errors():
-    """A batch of batches, or entries that are matrices."""
+    """Catches: a batch of batches, or entries that are matrices."""
     with pytest.raises(
         ValueError, match=r"two dimensions, \(m, m\), or three for a batch, \(batch, m, m\); got \(1, 1"
     ):

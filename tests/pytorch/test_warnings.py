@@ -46,7 +46,7 @@ def places(shown):
 
 
 def test_twenty_steps_of_a_loop_warn_once_for_each_system(shown):
-    """Figures in the text: a warning in every step of a training loop."""
+    """Catches: figures in the text: a warning in every step of a training loop."""
     A = laplacian()
     for step in range(20):
         line, x = here(), tsgu.linear_cg(A, right_hand_side(60, step), maxiter=4)
@@ -57,7 +57,7 @@ def test_twenty_steps_of_a_loop_warn_once_for_each_system(shown):
 
 
 def test_one_text_is_shown_once_for_a_line_and_again_for_another(shown):
-    """A second solve that fails in silence, since a first one did elsewhere."""
+    """Catches: a second solve that fails in silence, since a first one did elsewhere."""
     A, b = laplacian(), torch.ones(60, dtype=torch.float64)
     for _ in range(20):
         one, _ = here(), tsgu.linear_cg(A, b, maxiter=2)
@@ -67,7 +67,7 @@ def test_one_text_is_shown_once_for_a_line_and_again_for_another(shown):
 
 
 def test_a_warning_of_the_backward_pass_points_at_the_line_of_the_solve(shown):
-    """The line of backward(), the same for every solve of a model; or a line of PyTorch."""
+    """Catches: the line of backward(), the same for every solve of a model; or a line of PyTorch."""
     A, b = laplacian(), torch.ones(60, dtype=torch.float64)
     x0 = torch.linalg.solve(A.to_dense().detach(), b)
     first, x = here(), tsgu.linear_cg(A, b, x0=x0, maxiter=2)
@@ -81,7 +81,7 @@ def test_a_warning_of_the_backward_pass_points_at_the_line_of_the_solve(shown):
 
 @pytest.mark.parametrize("batched", [False, True])
 def test_least_squares_and_batches_point_at_the_line_of_the_solve(shown, batched):
-    """The innards of vmap, of which the user knows nothing."""
+    """Catches: the innards of vmap, of which the user knows nothing."""
     A, b = tall(), right_hand_side(120, 0)
     if batched:
         A, b = A.with_values(torch.stack([A.values, 3 * A.values])), torch.stack([b, b])
@@ -93,7 +93,7 @@ def test_least_squares_and_batches_point_at_the_line_of_the_solve(shown, batched
 
 
 def test_a_triangle_points_at_the_line_of_the_solve(shown):
-    """The same, in the one solver that no method stands behind."""
+    """Catches: the same, in the one solver that no method stands behind."""
     L = torch.tensor([[1e-200, 0.0], [1.0, 1.0]], dtype=torch.float64).to_sparse().requires_grad_()
     line, x = here(), tsgu.sparse_triangular_solve(L, torch.tensor([1e200, 0.0], dtype=torch.float64), upper=False)
     assert places(shown) == [(False, __file__, line)]
@@ -102,7 +102,7 @@ def test_a_triangle_points_at_the_line_of_the_solve(shown):
 
 
 def test_torch_func_and_modules_point_at_the_line_of_the_solve(shown):
-    """The first frame outside of the package, which is one of PyTorch."""
+    """Catches: the first frame outside of the package, which is one of PyTorch."""
     A, b = laplacian(), torch.ones(60, dtype=torch.float64)
 
     class Layer(torch.nn.Module):
@@ -118,13 +118,13 @@ def test_torch_func_and_modules_point_at_the_line_of_the_solve(shown):
 
 
 def test_other_warnings_point_at_the_users_line_too(shown):
-    """A mixture of dtypes, reported at a line of the package."""
+    """Catches: a mixture of dtypes, reported at a line of the package."""
     line, _ = here(), tsgu.direct(laplacian(), torch.ones(60))
     assert [(w.category, w.filename, w.lineno) for w in shown] == [(UserWarning, __file__, line)]
 
 
 def test_the_filter_of_a_module_knows_the_users_module(shown):
-    """A filter by module that never matches, since the warning claims to come from elsewhere."""
+    """Catches: a filter by module that never matches, since the warning claims to come from elsewhere."""
     warnings.filterwarnings("ignore", category=tsgu.ConvergenceWarning, module=__name__)
     x = tsgu.linear_cg(laplacian(), torch.ones(60, dtype=torch.float64), maxiter=2)
     x.sum().backward()

@@ -33,13 +33,13 @@ def name(request, site) -> str:
 
 
 def test_every_picture_loads(shown, name):
-    """A figure whose file is missing, or is no picture."""
+    """Catches: a figure whose file is missing, or is no picture."""
     broken = [source for source, width in shown(name).pictures.items() if width == 0]
     assert broken == []
 
 
 def test_every_formula_is_set(shown, name, site):
-    """Formulas that need a network, or that MathJax does not understand."""
+    """Catches: formulas that need a network, or that MathJax does not understand."""
     page = shown(name)
     assert page.formulas == read(site / name).classes.count("math")
     assert "mjx-merror" not in page.page.tags
@@ -48,12 +48,12 @@ def test_every_formula_is_set(shown, name, site):
 
 
 def test_a_page_fits_the_window(shown, name):
-    """A table or a line of code that pushes the page sideways."""
+    """Catches: a table or a line of code that pushes the page sideways."""
     assert shown(name).overflow <= 0
 
 
 def test_there_are_pictures_and_formulas(shown):
-    """Tests of pages that have neither."""
+    """Catches: tests of pages that have neither."""
     assert shown("index.html").pictures
     assert shown("convergence.html").pictures
     assert shown("index.html").formulas > 3

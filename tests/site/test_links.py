@@ -36,19 +36,19 @@ def dead(path: Path, addresses: Iterable[str]) -> list[str]:
 
 
 def test_no_link_or_anchor_is_dead(site):
-    """A page or a section that was renamed, and a name of the reference that is not there."""
+    """Catches: a page or a section that was renamed, and a name of the reference that is not there."""
     broken = [link for path in pages(site) for link in dead(path, {*read(path).links, *read(path).loads})]
     assert broken == []
 
 
 def test_nothing_is_loaded_from_outside(site):
-    """A font, a script or a style that is missing without a network, and tells somebody else who reads."""
+    """Catches: a font, a script or a style that is missing without a network, and tells somebody else who reads."""
     found = [f"{path.name}: {address}" for path in pages(site) for address in read(path).loads if is_outside(address)]
     assert found == []
 
 
 def test_no_style_loads_from_outside(site):
-    """The same by way of CSS."""
+    """Catches: the same by way of CSS."""
     styles = list(site.rglob("*.css"))
     assert styles
     found = {
@@ -68,7 +68,7 @@ def test_no_style_loads_from_outside(site):
     ],
 )
 def test_a_page_is_there_and_is_reached_from_the_front(site, page):
-    """A page that is built and that nobody finds."""
+    """Catches: a page that is built and that nobody finds."""
     reached, waiting = set(), [site / "index.html"]
     while waiting:
         path = waiting.pop()
@@ -81,7 +81,7 @@ def test_a_page_is_there_and_is_reached_from_the_front(site, page):
 
 
 def test_every_example_is_in_the_gallery_with_its_script(site):
-    """An example that was not run, or not listed."""
+    """Catches: an example that was not run, or not listed."""
     scripts = {path.stem for path in (Path(__file__).parents[2] / "docs" / "examples").rglob("[!_]*.py")}
     assert scripts
     assert {path.stem for path in (site / "gallery").rglob("*.html")} >= scripts
@@ -93,7 +93,7 @@ def _downloads(site: Path, name: str) -> list[str]:
 
 
 def test_the_checks_find_what_is_broken(tmp_path):
-    """Checks that cannot fail."""
+    """Catches: checks that cannot fail."""
     other = tmp_path / "other.html"
     other.write_text('<p id="here">')
     page = tmp_path / "page.html"
