@@ -1,5 +1,6 @@
 """The project itself: README and checks agree, the pages run, and no file outgrows its idea."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -149,3 +150,15 @@ def test_public_names_have_a_page_of_the_reference(module):
                 listed.setdefault(current, set()).add(line.strip())
     names = set(importlib.import_module(module).__all__) - {"precond"}
     assert names - listed[module] == set()
+
+
+def test_each_test_says_which_bug_it_catches():
+    """Catches: a test whose point nobody knows once it fails."""
+    silent = [
+        f"{path.name}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        if not (ast.get_docstring(node) or "").startswith("Catches: ")
+    ]
+    assert silent == []
