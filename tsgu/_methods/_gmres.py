@@ -74,6 +74,7 @@ def _step(space: Arithmetic, problem: Problem, t: _State) -> _State:
     pivot = column[j]
     rho = space.hypot(abs(pivot), length)
     c, c_conj, s = space.divide(pivot, rho), space.divide(pivot.conj(), rho), space.divide(length, rho)
+    s = s + (rho == 0)  # a direction that A annihilates leaves the residual as it is
     t.R[:j, j], t.R[j, j] = column[:j], rho
     row = t.Q[j, : j + 1] * 1
     t.Q[j, : j + 1], t.Q[j, j + 1] = c_conj * row, s

@@ -7,6 +7,11 @@ A method knows only how to improve the solution d of A d = r from d = 0. The dri
    making progress, or runs out of steps. A column that is done is put aside and no longer changes;
 3. computes the true residual, and goes back to 2 with what is left of it where the recurrence was too optimistic and
    the run has gained something. So a reported residual is never that of a recurrence.
+
+What a run has is kept whenever its residual has come down to a quarter, since the next step may spoil it. A run that
+makes no progress is looked at after 10, 20, 40, ... such steps (sooner where it is short), and at a bad end: what it
+has is kept if its true residual is the least so far, and the run ends where the recurrence is wrong or has come down to
+rounding level.
 """
 
 import math
@@ -18,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsgu._core.methods._options import ATTAINABLE, GAIN, LOST, Options, diverged, stagnation_window
+from tsgu._core.methods._options import ATTAINABLE, DRIFT, GAIN, LOOK, LOST, WORTH, Options, diverged, stagnation_window
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ColumnInfo
 from tsgu._methods._columns import Arithmetic, arithmetic
@@ -62,6 +67,8 @@ class Kernel(NamedTuple):
     """Vectors that a step touches, which sizes the groups."""
     minimal: bool = False
     """Whether the residual falls in every step by construction."""
+    least: Callable[[Any], Any] | None = None
+    """state -> whether the residual has been the least there is, per column; None where the method does not know."""
 
 
 @dataclass
@@ -76,6 +83,11 @@ class _Column:
     steps: int = 0
     best: float = float("inf")
     best_step: int = 0
+    look: int = LOOK  # steps without progress after which the run is looked at
+    looked: bool = False
+    kept: float = float("inf")  # residual of what is kept of the run: true if it was looked at
+    worth: float = 0.0  # a residual at which more is worth keeping; none where it falls in every step
+    least: bool = False
     before: float = float("inf")
     outcome: str = ""
     attempt: int = 0
@@ -83,11 +95,17 @@ class _Column:
     residual: float = float("nan")
     history: list[float] = field(default_factory=list)
 
+    def enter(self, residual: float, minimal: bool) -> None:
+        """Take note of a run that starts from this residual."""
+        self.best, self.best_step, self.outcome = float("inf"), 0, ""
+        self.look, self.looked, self.kept = LOOK, False, residual
+        self.worth = 0.0 if minimal else WORTH * residual
+
     def see(self, steps: int, norm: float, broken: bool, scale: float) -> bool:
-        """Take note of a step of the current run; whether the run goes on."""
+        """Take note of a step of the current run; whether the run goes on, and need not be looked at."""
         norm *= scale
         if norm < 0.99 * self.best:
-            self.best, self.best_step = norm, steps
+            self.best, self.best_step, self.look = norm, steps, min(LOOK, max(2, steps // 2))
         if norm <= self.target:
             self.outcome = "met"
         elif not norm < self.limit:
@@ -99,8 +117,30 @@ class _Column:
         elif steps - self.best_step >= self.window:
             self.outcome = "stalled"
         else:
-            return True
+            return steps - self.best_step < self.look and norm >= self.worth
         return False
+
+    def is_doubtful(self, steps: int, minimal: bool) -> bool:
+        """Whether to compare the true residual with that of what is kept before what the run has is taken."""
+        if not self.outcome:
+            return self.looked or steps - self.best_step >= self.look
+        if self.outcome == "spent":
+            return minimal
+        return self.outcome != "met" or self.looked
+
+    def takes(self, residual: float) -> None:
+        """Take note of what is kept with this residual."""
+        self.kept, self.worth = residual, WORTH * residual if self.worth else 0.0
+
+    def keeps(self, residual: float, claimed: float, rounding: float) -> bool:
+        """Take note of the true residual in the middle of a run, or at a bad end; whether it is the least so far."""
+        self.look, self.looked = 2 * self.look, True
+        if not self.outcome and not (residual <= DRIFT * claimed and claimed > rounding):
+            self.outcome = "drifted"
+        if not residual < self.kept:
+            return False
+        self.takes(residual)
+        return True
 
     def judge(self, residual: float, rounding: float) -> bool:
         """Take note of the true residual between two runs; whether another run is worth its while."""
@@ -113,13 +153,14 @@ class _Column:
             self.status = "accuracy limit" if rounding <= LOST * self.size else "numerically singular"
         elif self.steps >= self.maxiter:
             self.status = "iteration limit"
-        elif self.outcome == "stalled":
-            self.status = "stagnation"
         elif self.outcome and not residual <= GAIN * self.before:  # true for NaN
-            if self.outcome in ("broken", "diverged") and self.attempt == 0:
+            failed = self.outcome in ("broken", "diverged")
+            if self.least:
+                self.status = "incompatible"
+            elif failed and self.attempt == 0:
                 self.attempt = 1
             else:
-                self.status = "breakdown" if self.outcome in ("broken", "diverged") else "stagnation"
+                self.status = "breakdown" if failed else "stagnation"
         self.before = min(self.before, residual)
         return not self.status
 
@@ -237,7 +278,7 @@ def _solve_group(
             break
         bs, start = _take(b, pending), _take(x, pending)
         r = bs - problem.A(start) if len(pending) < r.shape[1] else r
-        xs = start + _run(kernel, problem, r, [columns[index] for index in pending], watch)
+        xs = start + _run(kernel, problem, magnitude, r, [columns[index] for index in pending], watch)
         old, r = r, bs - problem.A(xs)
         for place, (index, norm) in enumerate(zip(pending, _norms(r), strict=True)):
             if columns[index].is_lost(norm, kernel.minimal):
@@ -261,18 +302,20 @@ def _solve_group(
     return x, infos
 
 
-def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column], watch: Watch | None) -> Tensor:
-    """Run the method on A d = r for a group of columns; d, as it was when each column was done."""
+def _run(
+    kernel: Kernel, problem: Problem, magnitude: Apply, r: Tensor, columns: list[_Column], watch: Watch | None
+) -> Tensor:
+    """Run the method on A d = r for a group of columns; d, as it was when each column was done, or the best kept."""
     space = arithmetic(r.device, r.shape[1])
     scales, scale = _powers_of_two(r, r.abs().amax(0).tolist())
     see = [column.see for column in columns]
     state = kernel.start(space, problem, _enter(space, r / scale), max(column.attempt for column in columns))
     every = _steps_between_reads(r.device)
     limit = max(column.maxiter - column.steps for column in columns)
-    keep = recording()
+    recorded = recording()
     running = list(range(len(columns)))
-    for column in columns:
-        column.best, column.best_step, column.outcome = float("inf"), 0, ""
+    for column, norm in zip(columns, _norms(r), strict=True):
+        column.enter(norm, kernel.minimal)
     steps = 0
     d = torch.zeros_like(r)
     while running:
@@ -281,19 +324,34 @@ def _run(kernel: Kernel, problem: Problem, r: Tensor, columns: list[_Column], wa
         if steps % every and steps < limit:
             continue
         norms, broken = space.tolist(state.norm), space.tolist(state.broken)
-        if keep:
+        if recorded:
             for index in running:
                 columns[index].history.append(norms[index] * scales[index])
         if watch is not None:
             left = (norms[index] * scales[index] / columns[index].size for index in running)
             watch(max(columns[index].steps for index in running) + steps, max(left))
-        done = [index for index in running if not see[index](steps, norms[index], broken[index], scales[index])]
-        if done:
-            running = [index for index in running if index not in done]
-            solution = _leave(kernel.solution(space, problem, state))
-            for index in done:
+        paused = [index for index in running if not see[index](steps, norms[index], broken[index], scales[index])]
+        if not paused:
+            continue
+        solution = _leave(kernel.solution(space, problem, state)) * scale
+        doubtful = [index for index in paused if columns[index].is_doubtful(steps, kernel.minimal)]
+        keep = [index for index in paused if index not in doubtful]
+        for index in keep:
+            columns[index].takes(norms[index] * scales[index])
+        if doubtful:
+            residual = _norms(r - problem.A(solution))
+            rounding = _norms(magnitude(solution) + r.abs())
+            eps = torch.finfo(r.dtype).eps
+            for index in doubtful:
+                claimed, level = norms[index] * scales[index], ATTAINABLE * eps * rounding[index]
+                if columns[index].keeps(residual[index], claimed, level):
+                    keep.append(index)
+        d[:, keep] = solution[:, keep]
+        for index in paused:
+            if columns[index].outcome:
+                running.remove(index)
                 columns[index].steps += steps
-                d[:, index] = solution[:, index] * scales[index]
+                columns[index].least |= kernel.least is not None and space.tolist(kernel.least(state))[index]
     return d
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tsgu._core.methods._options import ROUNDED, optimal
 from tsgu._core.methods._settings import MINRESSettings
 from tsgu._methods._columns import Arithmetic, Scalar
 from tsgu._methods._krylov import krylov_method
@@ -27,6 +28,7 @@ class _State(NamedTuple):
     v_old: Tensor
     z: Tensor
     gamma: Scalar
+    sign: Scalar  # of M
     # the last two directions and plane rotations, and what is left of the rotated right-hand side
     w: Tensor
     w_old: Tensor
@@ -36,6 +38,8 @@ class _State(NamedTuple):
     s_old: Scalar
     eta: Scalar
     smoothed: _Smoothed | None
+    size: Scalar  # of A, with M of A M, as far as it has shown
+    least: Any  # whether the residual has been the least there is, as in a system that is not compatible
     norm: Scalar
     broken: Any
 
@@ -43,23 +47,35 @@ class _State(NamedTuple):
 def _start(space: Arithmetic, problem: Problem, r: Tensor, attempt: int) -> _State:
     smoothed = _Smoothed(r.clone(), torch.zeros_like(r), r.clone()) if problem.preconditioned else None
     norm = space.norm(r)
-    v, z, gamma, broken = _normalised(space, problem, r)
+    v, z, gamma, sign, _ = _normalised(space, problem, r)
     one, zero = 0 * gamma + 1, 0 * gamma
     x, v_old, w, w_old = (torch.zeros_like(r) for _ in range(4))
-    return _State(x, v, v_old, z, gamma, w, w_old, one, one, zero, zero, gamma, smoothed, norm, broken)
+    never = norm < 0
+    return _State(
+        x, v, v_old, z, gamma, sign, w, w_old, one, one, zero, zero, gamma, smoothed, zero, never, norm, never
+    )
 
 
-def _normalised(space: Arithmetic, problem: Problem, v: Tensor) -> tuple[Tensor, Tensor, Scalar, Any]:
-    """v and M v divided by gamma = sqrt(v^H M v), in place; and whether M was not positive definite there."""
+def _normalised(
+    space: Arithmetic, problem: Problem, v: Tensor, sign: Scalar | None = None
+) -> tuple[Tensor, Tensor, Scalar, Scalar, Scalar]:
+    """v and +-M v divided by gamma = sqrt(+-v^H M v), in place; gamma, the sign, and what is under the root.
+
+    A negative definite M serves as -M, with which the iterates are the same. So the sign is that of the first v.
+    """
     z = problem.M(v)
     square = space.dot(v, z).real
+    one = 0 * square + 1
+    if sign is None:
+        sign = one - 2 * one * (square < 0)
+    square = sign * square
     gamma = space.root(square)
-    inverse = space.divide(1 + 0 * gamma, gamma)
+    inverse = space.divide(one, gamma)
     if z is not v:
         z = z * 1  # a preconditioner may hand out memory of its own
-        space.scale(z, inverse)
+        space.scale(z, sign * inverse)
     space.scale(v, inverse)
-    return v, z, gamma, square < 0
+    return v, z, gamma, sign, square
 
 
 def _step(space: Arithmetic, problem: Problem, t: _State) -> _State:
@@ -70,13 +86,21 @@ def _step(space: Arithmetic, problem: Problem, t: _State) -> _State:
     delta = space.dot(t.z, v).real
     space.add(v, -delta, t.v)
     space.add(v, -t.gamma, t.v_old)
-    v, z, gamma, indefinite = _normalised(space, problem, v)
+    v, z, gamma, sign, square = _normalised(space, problem, v, t.sign)
+    size = space.larger(t.size, space.hypot(delta, gamma))
+    eps = torch.finfo(v.dtype).eps
+    indefinite = square < -((ROUNDED * eps * size) ** 2)  # M has eigenvalues of both signs
 
     a0 = t.c * delta - t.c_old * t.s * t.gamma
     a1 = space.hypot(a0, gamma)
     a2 = t.s * delta + t.c_old * t.c * t.gamma
     a3 = t.s_old * t.gamma
     c, s = space.divide(a0, a1), space.divide(gamma, a1)
+    broken = indefinite | (a1 <= ROUNDED * eps * size)  # not below the least singular value of A
+    c, s = c - c * broken, s - s * broken + broken  # which leaves x and its residual as they are
+    # ||A r|| of the last iterate by Choi, Paige and Saunders (2011), section 3; with M ||A M r||, in the norm of M.
+    vanished = space.hypot(a0, t.c * gamma) <= optimal(eps) * size
+    least = t.least | (vanished & (t.gamma > 0) & (indefinite == 0))
 
     w = t.w_old  # w = (z - a3 w_old - a2 w) / a1, in the memory of w_old
     inverse = space.divide(1 + 0 * a1, a1)
@@ -89,8 +113,7 @@ def _step(space: Arithmetic, problem: Problem, t: _State) -> _State:
     norm = abs(eta)
     if t.smoothed is not None:
         norm = _smooth(space, t.x, t.smoothed, s * s, c * eta, v)
-    broken = indefinite | (a1 == 0)
-    return _State(t.x, v, t.v, z, gamma, w, t.w, c, t.c, s, t.s, eta, t.smoothed, norm, broken)
+    return _State(t.x, v, t.v, z, gamma, sign, w, t.w, c, t.c, s, t.s, eta, t.smoothed, size, least, norm, broken)
 
 
 def _smooth(space: Arithmetic, x: Tensor, t: _Smoothed, shrink: Scalar, step: Scalar, v: Tensor) -> Scalar:
@@ -114,7 +137,9 @@ def _solution(space: Arithmetic, problem: Problem, t: _State) -> Tensor:
 
 
 @krylov_method(
-    Kernel(_start, _step, _solution, lambda options: 7, minimal=True), hermitian=True, settings=MINRESSettings
+    Kernel(_start, _step, _solution, lambda options: 7, minimal=True, least=lambda t: t.least),
+    hermitian=True,
+    settings=MINRESSettings,
 )
 def minres(
     A: Any,
@@ -129,7 +154,8 @@ def minres(
 ) -> Tensor:
     """Solve A X = B by minimal residuals, for symmetric (Hermitian) A, definite or not. The default method.
 
-    With a preconditioner, too, the 2-norm of the residual falls in every step: the iterates are smoothed.
+    With a preconditioner, too, the 2-norm of the residual falls in every step: the iterates are smoothed. Where A is
+    singular and b not in its range, the least residual is found, and reported as ``"incompatible"``.
 
     Parameters
     ----------
@@ -147,7 +173,8 @@ def minres(
     maxiter : int, optional
         Largest number of steps; 10 n by default.
     M : Tensor, SparseMatrix or callable, optional
-        Preconditioner, Hermitian positive definite, an approximation of the inverse of A. Not differentiated.
+        Preconditioner, Hermitian and definite, positive or negative; an approximation of the inverse of A. Not
+        differentiated.
         See :mod:`tsgu.precond`.
     settings : MINRESSettings, optional
         ``maxiter`` and ``rtol`` in other words.
@@ -172,7 +199,8 @@ def minres(
     References
     ----------
     C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629; H. Elman, D. Silvester and A. Wathen,
-    *Finite Elements and Fast Iterative Solvers*, 2nd ed., Oxford 2014; R. Weiss, J. Comput. Appl. Math. 50 (1994).
+    *Finite Elements and Fast Iterative Solvers*, 2nd ed., Oxford 2014; R. Weiss, J. Comput. Appl. Math. 50 (1994);
+    S.-C. T. Choi, C. C. Paige and M. A. Saunders, SIAM J. Sci. Comput. 33 (2011), 1810-1836, section 3.
 
     Examples
     --------

@@ -67,7 +67,9 @@ def linear_cg(
     M: Any = None,
     settings: LinearCGSettings | None = None,
 ) -> Array:
-    """Solve A X = B by conjugate gradients, for symmetric (Hermitian) positive definite A.
+    """Solve A X = B by conjugate gradients, for symmetric (Hermitian) definite A.
+
+    Positive definite as a rule; negative definite A and M do as well.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def linear_cg(
     maxiter : int, optional
         Largest number of steps; 10 n by default.
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
-        Preconditioner, Hermitian positive definite, an approximation of the inverse of A. Not differentiated.
+        Preconditioner, Hermitian and definite, an approximation of the inverse of A. Not differentiated.
         See :mod:`tsgu_jax.precond`.
     settings : LinearCGSettings, optional
         ``maxiter`` and ``rtol`` in other words.

@@ -82,7 +82,8 @@ def _rotated(t: _Small, j: Array, h: Array, length: Array) -> tuple[_Small, Arra
     column = jnp.sum(t.Q * h, axis=1)
     pivot = column[j]
     rho = jnp.hypot(jnp.abs(pivot), length)
-    c, s = divide(pivot, rho), divide(length, rho)
+    c = divide(pivot, rho)
+    s = jnp.where(rho == 0, 1, divide(length, rho))  # a direction that A annihilates leaves the residual as it is
     index = jnp.arange(column.shape[0]).reshape(-1, *[1] * length.ndim)
     column = jnp.where(index < j, column, jnp.where(index == j, rho, 0))
     row = t.Q[j]

@@ -8,6 +8,11 @@ A method knows only how to improve the solution d of A d = r from d = 0. The dri
 3. computes the true residual, and goes back to 2 with what is left of it where the recurrence was too optimistic and
    the run has gained something. So a reported residual is never that of a recurrence.
 
+What a run has is kept whenever its residual has come down to a quarter, since the next step may spoil it. A run that
+makes no progress is looked at after 10, 20, 40, ... such steps (sooner where it is short), and at a bad end: what it
+has is kept if its true residual is the least so far, and the run ends where the recurrence is wrong or has come down to
+rounding level.
+
 All of it is ``lax.while_loop``, with the columns of a group in one array; what is said of a column is a number in an
 array of shape (k,), or () for a vector.
 """
@@ -20,11 +25,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from tsgu._core.methods._options import ATTAINABLE, GAIN, LOST, diverged, stagnation_window
+from tsgu._core.methods._options import ATTAINABLE, DRIFT, GAIN, LOST, WORTH, diverged, stagnation_window
 from tsgu._core.report._progress import EVERY
 from tsgu_jax._matrix._columns import norm, power_of_two
 from tsgu_jax._methods._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen, first_of
 from tsgu_jax._program import _mesh
+from tsgu_jax._program._conditions import in_all
 from tsgu_jax._program._report import CODE
 
 Apply = Callable[[Array], Array]
@@ -67,6 +73,8 @@ class Kernel(NamedTuple):
     """Vectors that a step touches, given ``restart``, which sizes the groups."""
     minimal: bool = False
     """Whether the residual falls in every step by construction."""
+    least: Callable[[Any], Array] | None = None
+    """state -> whether the residual has been the least there is, per column; None where the method does not know."""
     alone: bool = False
     """Whether the columns run one after the other on the CPU, however few the vectors are."""
     hold: Callable[[Array, Any, Any], Any] | None = None
@@ -98,10 +106,20 @@ class _Columns(NamedTuple):
     steps: Array
     before: Array  # smallest true residual of the runs so far
     attempt: Array
+    least: Array  # whether a run has found the least residual there is
     outcome: Array  # of the last run; running before the first
     residual: Array  # true, absolute
     code: Array  # status; 0 while there is work to do
     history: Array | None  # (steps, ...)
+
+
+class _Kept(NamedTuple):
+    """What a run is known to have: as long as it goes on, the best so far."""
+
+    d: Array
+    residual: Array  # true if it was looked at
+    looked: Array
+    least: Array
 
 
 class Result(NamedTuple):
@@ -191,14 +209,17 @@ def _solve_group(
     r = b - problem.A(x)
     residual = norm(r)
     limit = diverged(eps) * size * jnp.maximum(1, jnp.where(size > 0, residual / size, 1))  # a poor x0 is no divergence
+    never = jnp.zeros(size.shape, bool)
     columns = _Columns(
-        size, target, limit, integers, jnp.full_like(size, jnp.inf), integers, integers, residual, integers, history
-    )
+        size, target, limit, integers, jnp.full_like(size, jnp.inf), integers, never, integers, residual, integers,
+        history,
+    )  # fmt: skip
     columns = _judge(columns, jnp.zeros_like(size), limits)
 
     def runs(carry: tuple[Array, Array, _Columns]) -> tuple[Array, Array, _Columns]:
         x, r, columns = carry
-        d, columns = _run(kernel, problem, jnp.where(columns.code == 0, r, 0), columns, limits, b.shape[0], watch)
+        r = jnp.where(columns.code == 0, r, 0)
+        d, columns = _run(kernel, problem, magnitude, r, columns, limits, b.shape[0], watch)
         moved = x + d
         left = b - problem.A(moved)
         residual = norm(left)
@@ -247,7 +268,7 @@ def _judge(columns: _Columns, rounding: Array, limits: Limits) -> _Columns:
             (c.outcome != RUNNING) & (c.residual <= rounding),
             ~jnp.isfinite(c.residual),
             c.steps >= limits.maxiter,
-            c.outcome == STALLED,
+            fruitless & c.least,
             again,
             fruitless,
         ],
@@ -256,7 +277,7 @@ def _judge(columns: _Columns, rounding: Array, limits: Limits) -> _Columns:
             level,
             CODE["breakdown"],
             CODE["iteration limit"],
-            CODE["stagnation"],
+            CODE["incompatible"],
             0,
             jnp.where(failed, CODE["breakdown"], CODE["stagnation"]),
         ],
@@ -271,18 +292,35 @@ def _judge(columns: _Columns, rounding: Array, limits: Limits) -> _Columns:
 
 
 def _run(
-    kernel: Kernel, problem: Problem, r: Array, columns: _Columns, limits: Limits, n: int, watch: Watch | None
+    kernel: Kernel,
+    problem: Problem,
+    magnitude: Apply,
+    r: Array,
+    columns: _Columns,
+    limits: Limits,
+    n: int,
+    watch: Watch | None,
 ) -> tuple[Array, _Columns]:
-    """Run the method on A d = r; d, as it was when each column was done, and the columns with what they have shown."""
+    """Run the method on A d = r; d, as it was when each column was done, or the best kept, and the columns with what
+    they have shown.
+    """
     scale = power_of_two(r)
-    state = kernel.start(problem, r / scale, columns.attempt)
+    r = r / scale
+    state = kernel.start(problem, r, columns.attempt)
     seen = Seen.start(columns)
     see = partial(_see, columns=columns, scale=scale, maxiter=limits.maxiter, window=stagnation_window(n), watch=watch)
+    rounding = ATTAINABLE * float(jnp.finfo(r.dtype).eps)
 
-    def until_one_is_done(state: Any, seen: Seen) -> tuple[Any, Seen]:
+    def is_worth_keeping(state: Any, seen: Seen, kept: _Kept) -> Array:
+        if kernel.minimal:  # the next step does not spoil it
+            return jnp.zeros_like(kept.looked)
+        return (seen.outcome == RUNNING) & (state.norm < WORTH * kept.residual)
+
+    def until_one_pauses(state: Any, seen: Seen, kept: _Kept) -> tuple[Any, Seen]:
         def going(carry: tuple[Any, Seen]) -> Array:
-            outcome = carry[1].outcome  # under vmap this is also asked of systems whose columns are all done
-            return jnp.any(outcome == RUNNING) & jnp.all(outcome == seen.outcome)
+            state, now = carry  # under vmap this is also asked of systems whose columns are all done
+            pauses = (now.outcome != seen.outcome) | now.due | is_worth_keeping(state, now, kept)
+            return jnp.any(now.outcome == RUNNING) & ~jnp.any(pauses)
 
         def step(carry: tuple[Any, Seen]) -> tuple[Any, Seen]:
             before, seen = carry
@@ -296,19 +334,37 @@ def _run(
         stepped: tuple[Any, Seen] = _mesh.while_loop(going, step, (state, seen))
         return stepped
 
-    def until_all_are_done(carry: tuple[Any, Seen, Array]) -> tuple[Any, Seen, Array]:
-        state, before, d = carry
-        state, seen = until_one_is_done(state, before)
-        return state, seen, jnp.where(seen.outcome != before.outcome, kernel.solution(problem, state), d)
-
-    if r.ndim == 1:  # one column: what it has when it is done is what the loop leaves
-        state, seen = until_one_is_done(state, seen)
+    def until_all_are_done(carry: tuple[Any, Seen, _Kept]) -> tuple[Any, Seen, _Kept]:
+        state, before, kept = carry
+        state, seen = until_one_pauses(state, before, kept)
+        ended, worth = seen.outcome != before.outcome, is_worth_keeping(state, seen, kept)
+        due = seen.due | (worth & kept.looked)
         d = kernel.solution(problem, state)
-    else:
-        state, seen, d = _mesh.while_loop(
-            lambda carry: jnp.any(carry[1].outcome == RUNNING), until_all_are_done, (state, seen, jnp.zeros_like(r))
+        sound = (ended & (seen.outcome == MET) & ~kept.looked) | (worth & ~due)
+        if not kernel.minimal:
+            sound |= ended & (seen.outcome == SPENT)
+        doubtful = (ended & ~sound) | due
+        residual, level = _mesh.cond(
+            in_all(~jnp.any(doubtful)),
+            lambda d: (state.norm, jnp.zeros_like(state.norm)),
+            lambda d: (norm(r - problem.A(d)), rounding * norm(magnitude(d) + jnp.abs(r))),
+            d,
         )
-    return d * scale, seen.noted(columns)
+        better = doubtful & (residual < kept.residual)
+        drifted = due & ~((residual <= DRIFT * state.norm) & (state.norm > level))
+        kept = _Kept(
+            jnp.where(sound | better, d, kept.d),
+            jnp.where(better, residual, jnp.where(sound, state.norm, kept.residual)),
+            kept.looked | due,
+            kept.least if kernel.least is None else jnp.where(ended | drifted, kernel.least(state), kept.least),
+        )
+        return state, seen.after_a_look(due, drifted), kept
+
+    kept = _Kept(jnp.zeros_like(r), norm(r), columns.code < 0, columns.least)
+    _, seen, kept = _mesh.while_loop(
+        lambda carry: jnp.any(carry[1].outcome == RUNNING), until_all_are_done, (state, seen, kept)
+    )
+    return kept.d * scale, seen.noted(columns)._replace(least=columns.least | kept.least)
 
 
 def _see(

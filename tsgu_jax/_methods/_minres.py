@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from tsgu._core.methods._options import ROUNDED, optimal
 from tsgu._core.methods._settings import MINRESSettings
 from tsgu_jax._matrix._columns import divide, dot, norm, root
 from tsgu_jax._methods._krylov import krylov_method
@@ -27,6 +28,7 @@ class _State(NamedTuple):
     v_old: Array
     z: Array | None
     gamma: Array
+    sign: Array  # of M
     # the last two directions and plane rotations, and what is left of the rotated right-hand side
     w: Array
     w_old: Array
@@ -36,6 +38,8 @@ class _State(NamedTuple):
     s_old: Array
     eta: Array
     smoothed: _Smoothed | None
+    size: Array  # of A, with M of A M, as far as it has shown
+    least: Array  # whether the residual has been the least there is, as in a system that is not compatible
     norm: Array
     broken: Array
 
@@ -43,18 +47,27 @@ class _State(NamedTuple):
 def _start(problem: Problem, r: Array, attempt: Array) -> _State:
     x = jnp.zeros_like(r)
     smoothed = _Smoothed(r, x, r) if problem.preconditioned else None
-    v, z, gamma, broken = _normalised(problem, r)
-    one, zero = jnp.ones_like(gamma), jnp.zeros_like(gamma)
-    return _State(x, v, x, z, gamma, x, x, one, one, zero, zero, gamma, smoothed, norm(r), broken)
+    v, z, gamma, sign, _ = _normalised(problem, r)
+    one, zero, never = jnp.ones_like(gamma), jnp.zeros_like(gamma), jnp.zeros(gamma.shape, bool)
+    size = norm(r)
+    return _State(x, v, x, z, gamma, sign, x, x, one, one, zero, zero, gamma, smoothed, zero, never, size, never)
 
 
-def _normalised(problem: Problem, v: Array) -> tuple[Array, Array | None, Array, Array]:
-    """v and M v divided by gamma = sqrt(v^H M v); and whether M was not positive definite there."""
+def _normalised(
+    problem: Problem, v: Array, sign: Array | None = None
+) -> tuple[Array, Array | None, Array, Array, Array]:
+    """v and +-M v divided by gamma = sqrt(+-v^H M v); gamma, the sign, and what is under the root.
+
+    A negative definite M serves as -M, with which the iterates are the same. So the sign is that of the first v.
+    """
     z = problem.M(v)
     square = dot(v, z).real
+    if sign is None:
+        sign = jnp.where(square < 0, -1, 1).astype(square.dtype)
+    square = sign * square
     gamma = root(square)
     inverse = divide(jnp.ones_like(gamma), gamma)
-    return inverse * v, inverse * z if problem.preconditioned else None, gamma, square < 0
+    return inverse * v, sign * inverse * z if problem.preconditioned else None, gamma, sign, square
 
 
 def _step(problem: Problem, t: _State) -> _State:
@@ -64,25 +77,32 @@ def _step(problem: Problem, t: _State) -> _State:
     direction = t.v if t.z is None else t.z
     v = problem.A(direction)
     delta = dot(direction, v).real
-    v, z, gamma, indefinite = _normalised(problem, v - delta * t.v - t.gamma * t.v_old)
+    v, z, gamma, sign, square = _normalised(problem, v - delta * t.v - t.gamma * t.v_old, t.sign)
+    size = jnp.maximum(t.size, jnp.hypot(delta, gamma))
+    eps = float(jnp.finfo(v.dtype).eps)
+    indefinite = square < -((ROUNDED * eps * size) ** 2)  # M has eigenvalues of both signs
 
     a0 = t.c * delta - t.c_old * t.s * t.gamma
     a1 = jnp.hypot(a0, gamma)
     a2 = t.s * delta + t.c_old * t.c * t.gamma
     a3 = t.s_old * t.gamma
-    c, s = divide(a0, a1), divide(gamma, a1)
+    broken = indefinite | (a1 <= ROUNDED * eps * size)  # not below the least singular value of A
+    c = jnp.where(broken, 0, divide(a0, a1))  # which leaves x and its residual as they are
+    s = jnp.where(broken, 1, divide(gamma, a1))
+    # ||A r|| of the last iterate by Choi, Paige and Saunders (2011), section 3; with M ||A M r||, in the norm of M.
+    vanished = jnp.hypot(a0, t.c * gamma) <= optimal(eps) * size
+    least = t.least | (vanished & (t.gamma > 0) & ~indefinite)
 
     inverse = divide(jnp.ones_like(a1), a1)
     w = inverse * (direction - a3 * t.w_old - a2 * t.w)
     x = t.x + c * t.eta * w
     eta = -s * t.eta
 
-    size, smoothed = jnp.abs(eta), t.smoothed
+    left, smoothed = jnp.abs(eta), t.smoothed
     if smoothed is not None:
         smoothed = _smooth(x, smoothed, s * s, c * eta, v)
-        size = norm(smoothed.best_r)
-    broken = indefinite | (a1 == 0)
-    return _State(x, v, t.v, z, gamma, w, t.w, c, t.c, s, t.s, eta, smoothed, size, broken)
+        left = norm(smoothed.best_r)
+    return _State(x, v, t.v, z, gamma, sign, w, t.w, c, t.c, s, t.s, eta, smoothed, size, least, left, broken)
 
 
 def _smooth(x: Array, t: _Smoothed, shrink: Array, step: Array, v: Array) -> _Smoothed:
@@ -110,8 +130,12 @@ def _vectors(restart: int) -> int:
     return 7
 
 
+def _least(t: _State) -> Array:
+    return t.least
+
+
 @krylov_method(
-    Kernel(_start, _step, _solution, _vectors, minimal=True, hold=_hold),
+    Kernel(_start, _step, _solution, _vectors, minimal=True, least=_least, hold=_hold),
     hermitian=True,
     settings=MINRESSettings,
 )
@@ -128,7 +152,8 @@ def minres(
 ) -> Array:
     """Solve A X = B by minimal residuals, for symmetric (Hermitian) A, definite or not. The default method.
 
-    With a preconditioner, too, the 2-norm of the residual falls in every step: the iterates are smoothed.
+    With a preconditioner, too, the 2-norm of the residual falls in every step: the iterates are smoothed. Where A is
+    singular and b not in its range, the least residual is found, and reported as ``"incompatible"``.
 
     Parameters
     ----------
@@ -146,7 +171,8 @@ def minres(
     maxiter : int, optional
         Largest number of steps; 10 n by default.
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
-        Preconditioner, Hermitian positive definite, an approximation of the inverse of A. Not differentiated.
+        Preconditioner, Hermitian and definite, positive or negative; an approximation of the inverse of A. Not
+        differentiated.
         See :mod:`tsgu_jax.precond`.
     settings : MINRESSettings, optional
         ``maxiter`` and ``rtol`` in other words.
@@ -171,7 +197,8 @@ def minres(
     References
     ----------
     C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629; H. Elman, D. Silvester and A. Wathen,
-    *Finite Elements and Fast Iterative Solvers*, 2nd ed., Oxford 2014; R. Weiss, J. Comput. Appl. Math. 50 (1994).
+    *Finite Elements and Fast Iterative Solvers*, 2nd ed., Oxford 2014; R. Weiss, J. Comput. Appl. Math. 50 (1994);
+    S.-C. T. Choi, C. C. Paige and M. A. Saunders, SIAM J. Sci. Comput. 33 (2011), 1810-1836, section 3.
 
     Examples
     --------

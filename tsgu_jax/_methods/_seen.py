@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from tsgu._core.methods._options import LOOK
+
 HISTORY = 10_000
 """Steps whose residual is kept where somebody records."""
 
-RUNNING, MET, DIVERGED, BROKEN, ILL, SPENT, STALLED = range(7)
-"""How the run of a column ended; ill-conditioned is for least squares."""
+RUNNING, MET, DIVERGED, BROKEN, ILL, SPENT, STALLED, DRIFTED = range(8)
+"""How the run of a column ended; ill-conditioned is for least squares, and drifted for the other methods."""
 
 
 def first_of(conditions: Sequence[Array], choices: Sequence[Any], otherwise: Any) -> Array:
@@ -29,6 +31,7 @@ class Seen(NamedTuple):
     steps: Array  # of the run
     best: Array
     best_step: Array
+    look: Array  # steps without progress after which the run is looked at
     outcome: Array
     taken: Array  # steps when the column was done
     history: Array | None
@@ -38,7 +41,18 @@ class Seen(NamedTuple):
         """Of the columns of a solve nothing yet; those whose status is known do not run."""
         zeros = jnp.zeros_like(columns.steps)
         outcome = jnp.where(columns.code == 0, RUNNING, MET).astype(jnp.int32)
-        return cls(jnp.int32(0), jnp.full_like(columns.size, jnp.inf), zeros, outcome, zeros, columns.history)
+        best = jnp.full_like(columns.size, jnp.inf)
+        return cls(jnp.int32(0), best, zeros, zeros + LOOK, outcome, zeros, columns.history)
+
+    @property
+    def due(self) -> Array:
+        """Whether a run goes on and is to be looked at, per column."""
+        return (self.outcome == RUNNING) & (self.steps - self.best_step >= self.look)
+
+    def after_a_look(self, due: Array, drifted: Array) -> Seen:
+        """The same where those that were due have been looked at."""
+        outcome = jnp.where(drifted, DRIFTED, self.outcome).astype(self.outcome.dtype)
+        return self._replace(look=jnp.where(due, 2 * self.look, self.look), outcome=outcome)
 
     def noted(self, columns: Any) -> Any:
         """The columns of a solve with what the run has shown."""
@@ -68,6 +82,7 @@ class Seen(NamedTuple):
             steps,
             jnp.where(improved, measure, self.best),
             best_step,
+            jnp.where(improved, jnp.clip(steps // 2, 2, LOOK), self.look),
             jnp.where(running, outcome, self.outcome).astype(self.outcome.dtype),
             jnp.where(running, steps, self.taken),
             history,

@@ -41,7 +41,8 @@ class MatrixOperator:
 
     def magnitude(self, x: Array) -> Array:
         """|A| |x|, which bounds what rounding does to A x."""
-        return _products.apply(_products.operand(jnp.abs(self.values), self.entries, self.transposed), jnp.abs(x))
+        operand = _products.operand(jnp.abs(self.values), self.entries, self.transposed)
+        return _products.apply(operand, jnp.abs(x), unroll=1)  # quick to compile: it takes part in no step
 
     @property
     def transpose(self) -> MatrixOperator:

@@ -84,7 +84,8 @@ class BlockJacobi(Preconditioner):
 def jacobi(A: Any) -> Jacobi:
     """Precondition by the inverse of the diagonal of A.
 
-    The least that can be done, and enough where the equations are of different scale. Positive definite if A is.
+    The least that can be done, and enough where the equations are of different scale. Definite if A is; where the
+    diagonal has entries of both signs, not for :data:`linear_cg` and :data:`minres`.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def jacobi(A: Any) -> Jacobi:
 def block_jacobi(A: Any, block: int) -> BlockJacobi:
     """Precondition by the inverses of the diagonal blocks of A, which are dense.
 
-    For several unknowns per node that are numbered together, with ``block`` their number. Positive definite if A is.
+    For several unknowns per node that are numbered together, with ``block`` their number. Definite if A is.
 
     Parameters
     ----------

@@ -40,6 +40,27 @@ again, with the matrix that is solved with: above that, and above the target, it
 GAIN = 0.5
 """A run that is started again from the true residual must at least halve it, or the solve has stagnated."""
 
+LOOK = 10
+"""Steps without progress after which what a recurrence claims is held to the true residual; twice as many for the next
+look."""
+
+WORTH = 0.25
+"""Share of the residual of what is kept of a run at which what the run has by then is kept instead."""
+
+DRIFT = 2.0
+"""A true residual this many times what the recurrence claims ends the run."""
+
+
+ROUNDED = 16.0
+"""Multiple of the rounding unit, relative to the norm of A, below which a vector of a Krylov basis counts as zero."""
+
+
+def optimal(eps: float) -> float:
+    """``||A^H r|| / (||A|| ||r||)`` at which a residual that does not vanish is the least there is (Choi, Paige and
+    Saunders 2011, section 3): about what rounding permits where A is singular.
+    """
+    return max(1e-8, 256 * eps)
+
 
 @dataclass(frozen=True)
 class Options:

@@ -143,13 +143,13 @@ PRECONDITIONERS: list[PreconditionerTraits] = [
         "jacobi",
         use="rows of different scale",
         setup="none to speak of",
-        notes="positive definite if A is",
+        notes="for `linear_cg` and `minres` where the diagonal has one sign",
     ),
     PreconditionerTraits(
         "block_jacobi",
         use="several unknowns per node, numbered together",
         setup="small dense inverses",
-        notes="positive definite if A is",
+        notes="definite if A is",
     ),
     PreconditionerTraits(
         "ilu",
@@ -160,7 +160,7 @@ PRECONDITIONERS: list[PreconditionerTraits] = [
     ),
     PreconditionerTraits(
         "amg",
-        use="elliptic equations, with every method",
+        use="elliptic equations, with every method; for `linear_cg` and `minres` definite ones",
         setup="levels by PyAMG, on the host",
         notes="the number of steps hardly grows with the grid",
     ),

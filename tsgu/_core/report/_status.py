@@ -19,6 +19,10 @@ ADVICE = {
     ),
     "iteration limit": "Raise maxiter, give a preconditioner M, or use direct.",
     "stagnation": "The residual stopped falling. Give a preconditioner M, try another method, or use direct.",
+    "incompatible": (
+        "A is singular, or very nearly so, and b is not in its range: x minimises the residual, no x makes it zero. "
+        "Take from b its part in the null space of A, or fix the unknowns that A leaves free."
+    ),
     "breakdown": "The recurrence broke down. Try gmres or direct, or another x0 or M.",
     "non-finite": "The right-hand side of this column is not finite, so the solution is NaN there.",
     "singular": (
@@ -73,6 +77,18 @@ LEAST_SQUARES_ADVICE = {
     ),
 }
 """For lsmr, which has no preconditioner, and whose systems direct cannot solve."""
+
+_BREAKDOWN = {
+    "linear_cg": (
+        "The recurrence broke down: A, and M where one is given, must be definite. Use minres for an indefinite A, "
+        "and an M whose eigenvalues have one sign; or gmres or direct."
+    ),
+    "minres": (
+        "The recurrence broke down: M must be definite. Give one whose eigenvalues have one sign, as jacobi has for a "
+        "diagonal of one sign; or use gmres or direct."
+    ),
+}
+"""For the Hermitian methods, whose requirements are known."""
 
 SEVERITY = {status: rank for rank, status in enumerate(("converged", "not verified", "accuracy limit"))}
 
@@ -150,9 +166,10 @@ class SolveInfo:
         Whether the system was that of the transpose (as in the adjoint of a forward solve).
     status : str
         The worst of its columns: "converged", "accuracy limit" (the residual is at rounding level), "iteration limit",
-        "stagnation", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular", "overflow",
-        "non-finite", "ill-conditioned", "rank deficient", "prepared for another matrix", "residual above verify",
-        "not verified"; for A given as a function "not linear", "non-finite matrix", "not symmetric", "wrong transpose".
+        "stagnation", "incompatible", "breakdown", "inaccurate", "numerically singular", "singular", "not triangular",
+        "overflow", "non-finite", "ill-conditioned", "rank deficient", "prepared for another matrix", "residual above
+        verify", "not verified"; for A given as a function "not linear", "non-finite matrix", "not symmetric", "wrong
+        transpose".
     iterations : int or None
         The most steps that a column took.
     residual : float or None
@@ -229,8 +246,7 @@ def describe(info: SolveInfo, target: float | None, advice: str = "", member: st
     facts = [member] if member else []
     facts += [] if column.residual is None else [f"relative residual {_magnitude(column.residual)}"]
     facts += [] if target is None else [f"target {target:.1e}"]
-    usual = LEAST_SQUARES_ADVICE if info.method == "lsmr" else {}
-    advice = advice or usual.get(column.status, ADVICE[column.status])
+    advice = advice or _usual_advice(info.method, column.status)
     page = f'See "When it does not converge: {column.status}" in the documentation.'
     outcome = f"{column.status}; {', '.join(facts)}" if facts else column.status
     return f"{info.method} on the {system}: {outcome}. {advice} {page}"
@@ -241,3 +257,11 @@ def _magnitude(residual: float) -> str:
     if not math.isfinite(residual):
         return "not finite"
     return f"about 1e{math.floor(math.log10(residual))}" if residual > 0 else "0"
+
+
+def _usual_advice(method: str, status: str) -> str:
+    if method == "lsmr" and status in LEAST_SQUARES_ADVICE:
+        return LEAST_SQUARES_ADVICE[status]
+    if status == "breakdown" and method in _BREAKDOWN:
+        return _BREAKDOWN[method]
+    return ADVICE[status]
