@@ -52,7 +52,7 @@ class _KrylovSystem:
             raise TypeError(_wording.not_a("A", "a sparse matrix or a function v -> A v", A))
         self._operator: Operator
         if isinstance(A, SparseMatrix):
-            self._operator = MatrixOperator(A)
+            self._operator = MatrixOperator.scaled(A)
         else:
             self._operator = CallableOperator(A if isinstance(A, Function) else Function(A), name, hermitian)
 
@@ -83,6 +83,8 @@ class _KrylovSystem:
         if x0 is not None:
             x0 = _checks.start(x0, B)
         apply: Apply = preconditioner(M, B.shape[0], B.dtype, B.device)
+        if M is not None and operator.unit != 1:
+            apply = _inverse(apply, operator.unit)
         B = B.detach().resolve_conj()
         line = _log.watched()
         watch: Watch | None = None
@@ -100,3 +102,8 @@ class _KrylovSystem:
                 advice = _wording.constants_are_lost()
         _log.report(info, options.rtol, advice)
         return x
+
+
+def _inverse(M: Apply, unit: float) -> Apply:
+    """What approximates the inverse of A, for A divided by a unit."""
+    return lambda v: M(v) * unit

@@ -52,6 +52,10 @@ class Problem(NamedTuple):
     M: Apply
     preconditioned: bool
     restart: int
+    unit: float
+    """What the user's A was divided by. His solution is that of the problem here divided by it; the residuals are the
+    same.
+    """
 
 
 class Kernel(NamedTuple):
@@ -196,7 +200,8 @@ def solve(
 ) -> tuple[Tensor, list[ColumnInfo]]:
     """Solve A X = B for B of shape (n,) or (n, k); X like B, and what became of each column."""
     vector = b.dim() == 1
-    problem = Problem(_shaped_product(operator.apply, vector), _shaped(M, vector), preconditioned, options.restart)
+    product, inverse = _shaped_product(operator.apply, vector), _shaped(M, vector)
+    problem = Problem(product, inverse, preconditioned, options.restart, operator.unit)
     magnitude = _shaped(operator.magnitude, vector)
     columns = b.unsqueeze(1) if vector else b
     starts = None if x0 is None else x0.unsqueeze(1) if vector else x0
@@ -256,11 +261,11 @@ def _solve_group(
         b = torch.where(torch.isfinite(b).all(0), b, 0)
     scales, scale = _powers_of_two(b, largest)
     b = b / scale
-    size = _norms(b)
+    size, unit = _norms(b), torch.full_like(scale, problem.unit)
     if x is None:
         x, r = torch.zeros_like(b), b
     else:
-        x = torch.where(torch.tensor(size, device=b.device) > 0, x / scale, 0)
+        x = torch.where(torch.tensor(size, device=b.device) > 0, times_ratio(x, unit, scale), 0)
         r = b - problem.A(x)
     columns = [
         _Column(s, max(options.rtol * s, options.atol / c), diverged(eps) * s, stagnation_window(n), options.maxiter)
@@ -290,7 +295,7 @@ def _solve_group(
         rounding = [0.0] * len(pending)
         if any(norm > columns[index].target for index, norm in zip(pending, _norms(r), strict=True)):
             rounding = [ATTAINABLE * eps * norm for norm in _norms(magnitude(xs) + bs.abs())]
-    x = x * scale
+    x = times_ratio(x, scale, unit)
     infos = [column.info() for column in columns]
     for index, finite in enumerate(torch.isfinite(x).all(0).tolist()):
         if not finite:
@@ -376,6 +381,12 @@ def _powers_of_two(columns: Tensor, largest: list[float]) -> tuple[list[float], 
     """A power of two near the largest entry of each column, 1 for a zero column: scaling by it is exact."""
     powers = [math.ldexp(0.5, math.frexp(entry)[1]) if 0 < entry < math.inf else 1.0 for entry in largest]
     return powers, torch.tensor(powers, dtype=columns.real.dtype, device=columns.device)
+
+
+def times_ratio(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """x up / down for powers of two, which overflows and vanishes only where the result does."""
+    together = (up >= 1) == (down >= 1)  # then the ratio is a normal number
+    return x * torch.where(together, up / down, up) / torch.where(together, 1, down)
 
 
 def _norms(columns: Tensor) -> list[float]:

@@ -1,5 +1,6 @@
 """What a method sees of A and M: something to apply to a vector or to a group of columns."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
+from tsgu._core.methods._options import ADJOINT, ASYMMETRY, MODERATE, ZERO_SUM
 from tsgu._core.report import _wording
 from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _internals, _products
@@ -27,10 +28,20 @@ class Product(Protocol):
 
 
 class MatrixOperator:
-    """A stored matrix: converted to CSR once, its transpose when the adjoint asks for it."""
+    """A stored matrix: converted to CSR once, its transpose when the adjoint asks for it.
 
-    def __init__(self, matrix: SparseMatrix) -> None:
+    ``unit`` is what the user's matrix was divided by.
+    """
+
+    def __init__(self, matrix: SparseMatrix, unit: float = 1.0) -> None:
         self.matrix = matrix
+        self.unit = unit
+
+    @classmethod
+    def scaled(cls, matrix: SparseMatrix) -> "MatrixOperator":
+        """The matrix divided by a power of two, so that squares of A r neither overflow nor vanish; that is exact."""
+        unit = _unit(matrix.values)
+        return cls(matrix if unit == 1 else matrix.with_values(matrix.values / unit), unit)
 
     @cached_property
     def _csr(self) -> Tensor:
@@ -53,7 +64,7 @@ class MatrixOperator:
         """A^T; the same object where the matrix equals its transpose, which saves the copy."""
         other = self.matrix.T
         same = self.matrix.pattern.is_symmetric and torch.equal(self.matrix.values, other.values)
-        return self if same else MatrixOperator(other)
+        return self if same else MatrixOperator(other, self.unit)
 
     @property
     def is_hermitian(self) -> bool:
@@ -74,6 +85,7 @@ class CallableOperator:
     """A matrix known by its products alone."""
 
     loses_constants = False  # unknown, and only used to explain a failure
+    unit = 1.0  # what its products are like is not known before they are made
 
     def __init__(self, function: Function, method: str, hermitian: bool) -> None:
         self._function = function
@@ -119,6 +131,7 @@ class TransposedCallable:
 
     is_hermitian = True
     loses_constants = False
+    unit = 1.0
 
     def __init__(self, function: Apply, truth: Derived, forward: Function, fault: str) -> None:
         self._function, self._truth, self._forward, self._fault = function, truth, forward, fault
@@ -159,6 +172,16 @@ class TransposedCallable:
 
 
 Operator = MatrixOperator | CallableOperator | TransposedCallable
+
+
+def _unit(values: Tensor) -> float:
+    """A power of two near the largest entry, whose reciprocal is normal too; 1 where the entries are moderate."""
+    parts = torch.view_as_real(values) if values.is_complex() else values
+    largest = parts.abs().max().item() if parts.numel() else 0.0
+    if not 0 < largest < math.inf or 1 / MODERATE <= largest <= MODERATE:
+        return 1.0
+    tiny = torch.finfo(values.dtype).tiny
+    return min(max(math.ldexp(0.5, math.frexp(largest)[1]), tiny), 1 / tiny)
 
 
 def _sums_to_zero(operator: MatrixOperator, values: Tensor) -> bool:

@@ -6,6 +6,8 @@ Methods are written once for both: scalars have shape () or (k,) and broadcast a
 import jax.numpy as jnp
 from jax import Array
 
+from tsgu._core.methods._options import MODERATE
+
 
 def dot(u: Array, v: Array) -> Array:
     """u^H v."""
@@ -51,3 +53,16 @@ def power_of_two(columns: Array) -> Array:
     mantissa, _ = jnp.frexp(largest)
     power = largest / jnp.where(largest > 0, 2 * mantissa, 1)
     return jnp.where(largest > 0, jnp.minimum(power, 1 / jnp.finfo(largest.dtype).tiny), 1)
+
+
+def unit(values: Array) -> Array:
+    """A power of two near the largest entry of a matrix, 1 where its entries are moderate."""
+    largest = jnp.maximum(jnp.max(jnp.abs(values.real), initial=0), jnp.max(jnp.abs(values.imag), initial=0))
+    moderate = (largest >= 1 / MODERATE) & (largest <= MODERATE)
+    return jnp.where(moderate | ~jnp.isfinite(largest), 1, power_of_two(largest[None])).astype(largest.dtype)
+
+
+def times_ratio(x: Array, up: Array, down: Array) -> Array:
+    """x up / down for powers of two, which overflows and vanishes only where the result does."""
+    together = (up >= 1) == (down >= 1)  # then the ratio is a normal number
+    return x * jnp.where(together, up / down, up) / jnp.where(together, 1, down)

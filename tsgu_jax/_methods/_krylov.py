@@ -24,6 +24,7 @@ from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, 
 from tsgu_jax._rule._function import Function
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._operator import (
+    Apply,
     CallableOperator,
     MatrixOperator,
     Operator,
@@ -81,7 +82,7 @@ class _Krylov:
     def prepare(self, matrix: Any) -> _KrylovSystem:
         if isinstance(matrix, Function):
             return _KrylovSystem(self, CallableOperator(matrix.held, self.hermitian, (matrix.like,)))
-        return _KrylovSystem(self, MatrixOperator(matrix.values, matrix.pattern.entries))
+        return _KrylovSystem(self, MatrixOperator.scaled(matrix.values, matrix.pattern.entries))
 
 
 @partial(register_dataclass, data_fields=["_method", "_operator"], meta_fields=[])
@@ -127,7 +128,8 @@ def _sees_columns(*operators: Any) -> bool:
 
 
 def _run(method: _Krylov, operator: Operator, M: Any, B: Array, x0: Array | None, atol: Any) -> tuple[Array, Outcome]:
-    problem = Problem(operator.apply, _identity if M is None else M.apply, M is not None, method.restart)
+    inverse = _identity if M is None else _inverse(M.apply, operator.unit)
+    problem = Problem(operator.apply, inverse, M is not None, method.restart, operator.unit)
     watch: Watch | None = None
     if method.watched:
         tell = partial(_tell, method.name, operator.transposed)
@@ -187,6 +189,11 @@ def _tell(method: str, transposed: bool, steps: Any, left: Any, target: Any) -> 
     line = watched()
     if line is not None:
         line.step(method, transposed, int(steps), float(left), float(target))
+
+
+def _inverse(M: Apply, unit: Any) -> Apply:
+    """What approximates the inverse of A, for A divided by a unit."""
+    return lambda v: unit * M(v)
 
 
 def _identity(v: Array) -> Array:

@@ -27,7 +27,7 @@ from jax import Array, lax
 
 from tsgu._core.methods._options import ATTAINABLE, DRIFT, GAIN, LOST, WORTH, diverged, stagnation_window
 from tsgu._core.report._progress import EVERY
-from tsgu_jax._matrix._columns import norm, power_of_two
+from tsgu_jax._matrix._columns import norm, power_of_two, times_ratio
 from tsgu_jax._methods._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen, first_of
 from tsgu_jax._program import _mesh
 from tsgu_jax._program._conditions import in_all
@@ -58,6 +58,10 @@ class Problem(NamedTuple):
     M: Apply
     preconditioned: bool
     restart: int
+    unit: Any
+    """What the user's A was divided by. His solution is that of the problem here divided by it; the residuals are the
+    same.
+    """
 
 
 class Kernel(NamedTuple):
@@ -202,7 +206,8 @@ def _solve_group(
     scale = power_of_two(b)
     b = b / scale
     size = norm(b)
-    x = jnp.zeros_like(b) if x is None else jnp.where(size > 0, x / scale, 0)
+    unit = jnp.asarray(problem.unit, size.dtype)
+    x = jnp.zeros_like(b) if x is None else jnp.where(size > 0, times_ratio(x, unit, scale), 0)
     target = jnp.maximum(limits.rtol * size, limits.atol / scale).astype(size.dtype)
     integers = jnp.zeros(size.shape, jnp.int32)
     history = jnp.zeros((HISTORY, *size.shape), size.dtype) if keep else None
@@ -243,7 +248,7 @@ def _solve_group(
     x, _, columns = _mesh.while_loop(lambda carry: jnp.any(carry[2].code == 0), runs, (x, r, columns))
     # A residual that is not finite from the start belongs to an A that is not.
     sound = finite & jnp.isfinite(columns.residual)
-    x = jnp.where(sound, x * scale, jnp.nan)
+    x = jnp.where(sound, times_ratio(x, scale, unit), jnp.nan)
     code = jnp.where(sound & ~jnp.isfinite(x).all(axis=0), CODE["overflow"], columns.code)
     relative = columns.residual / jnp.where(size > 0, size, 1)
     return Result(

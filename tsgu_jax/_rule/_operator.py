@@ -17,7 +17,7 @@ from jax.tree_util import Partial, register_dataclass
 from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
 from tsgu._core.report import _wording
 from tsgu_jax._matrix import _checks, _products
-from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
+from tsgu_jax._matrix._columns import norm, power_of_two, relative_to, unit
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program._report import CODE, Outcome
 from tsgu_jax._rule._function import Derived, Function, adjoint_deviation, derive
@@ -26,14 +26,24 @@ from tsgu_jax.precond import _base
 Apply = Callable[[Array], Array]
 
 
-@partial(register_dataclass, data_fields=["values", "entries"], meta_fields=["transposed"])
+@partial(register_dataclass, data_fields=["values", "entries", "unit"], meta_fields=["transposed"])
 @dataclass(frozen=True, eq=False)
 class MatrixOperator:
-    """A stored matrix, or its transpose, which has a layout of its own."""
+    """A stored matrix, or its transpose, which has a layout of its own.
+
+    ``unit`` is what the user's matrix was divided by.
+    """
 
     values: Array
     entries: _products.Entries
     transposed: bool = False
+    unit: Any = 1.0
+
+    @classmethod
+    def scaled(cls, values: Array, entries: _products.Entries) -> MatrixOperator:
+        """The matrix divided by a power of two, so that squares of A r neither overflow nor vanish; that is exact."""
+        divisor = unit(values)
+        return cls(values / divisor, entries, unit=divisor)
 
     @property
     def apply(self) -> Apply:
@@ -46,7 +56,7 @@ class MatrixOperator:
 
     @property
     def transpose(self) -> MatrixOperator:
-        return MatrixOperator(self.values, self.entries, not self.transposed)
+        return MatrixOperator(self.values, self.entries, not self.transposed, self.unit)
 
     @property
     def is_hermitian(self) -> Array:
@@ -98,6 +108,7 @@ class CallableOperator:
     likes: tuple[jax.ShapeDtypeStruct, ...]
 
     transposed = False
+    unit = 1.0  # what its products are like is not known before they are made
 
     @property
     def apply(self) -> Apply:
@@ -144,6 +155,7 @@ class TransposedCallable:
     """What is wrong where it is not the transpose; empty where it is for certain."""
 
     transposed = True
+    unit = 1.0
 
     def magnitude(self, x: Array) -> Array:
         return jnp.abs(self.apply(x))

@@ -40,6 +40,9 @@ again, with the matrix that is solved with: above that, and above the target, it
 GAIN = 0.5
 """A run that is started again from the true residual must at least halve it, or the solve has stagnated."""
 
+MODERATE = 2.0**16
+"""A matrix whose largest entry lies between this and its reciprocal is left as it is; any other is scaled."""
+
 LOOK = 10
 """Steps without progress after which what a recurrence claims is held to the true residual; twice as many for the next
 look."""
