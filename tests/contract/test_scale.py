@@ -25,7 +25,7 @@ def in_its_units(x, power):
 @iterative
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_matrix_in_other_units_takes_the_same_steps_to_the_same_solution(package, method, dtype):
-    """Squares of A r that overflow or vanish: viscosities of 1e21, or squared charges, in single precision."""
+    """Catches: squares of A r that overflow or vanish: viscosities of 1e21, or squared charges, in single precision."""
     system = BY_NAME["poisson" if method == "linear_cg" else "indefinite" if method == "minres" else "general"]
     b = right_hand_side(system, None).astype(dtype)
     expected = np.linalg.solve(system.dense, b)
@@ -42,7 +42,8 @@ def test_a_matrix_in_other_units_takes_the_same_steps_to_the_same_solution(packa
 @iterative
 @pytest.mark.parametrize("name", ["callable", "jacobi"])
 def test_a_preconditioner_follows_the_units_of_the_matrix(package, method, name):
-    """An M for the matrix as it is given, applied to one that has been scaled: squares of M r overflow or vanish."""
+    """Catches: an M for the matrix as it is given, applied to one that has been scaled: squares of M r overflow or
+    vanish."""
     system = BY_NAME["badly scaled"]
     b, dtype = right_hand_side(system, 2).astype(np.float32), np.float32
     inverse = 1 / np.diag(system.dense)[:, None]
@@ -64,7 +65,7 @@ def test_a_preconditioner_follows_the_units_of_the_matrix(package, method, name)
 
 @iterative
 def test_a_start_and_the_gradients_are_in_the_units_of_the_matrix(package, method):
-    """A start that is scaled twice, or not at all; an adjoint of another scale than its forward solve."""
+    """Catches: a start that is scaled twice, or not at all; an adjoint of another scale than its forward solve."""
     system = usual(method)
     b, w = right_hand_side(system, None), right_hand_side(system, None, seed=4)
     power = 300
@@ -83,7 +84,7 @@ def test_a_start_and_the_gradients_are_in_the_units_of_the_matrix(package, metho
 
 @iterative
 def test_a_solution_is_scaled_back_without_overflow_on_the_way(package, method):
-    """A right-hand side and a matrix of 1e35 in single precision, whose quotient is of order one."""
+    """Catches: a right-hand side and a matrix of 1e35 in single precision, whose quotient is of order one."""
     system = BY_NAME["poisson" if method in ("linear_cg", "minres") else "general"]
     b = right_hand_side(system, None)
     for power in (-115, 115):
@@ -93,7 +94,7 @@ def test_a_solution_is_scaled_back_without_overflow_on_the_way(package, method):
 
 
 def test_the_accuracy_limit_is_that_of_the_matrix_as_it_is_given(package):
-    """A magnitude that is not scaled beside products that are."""
+    """Catches: a magnitude that is not scaled beside products that are."""
     system = BY_NAME["poisson"]
     b = right_hand_side(system, None)
     for power in (0, 70):
@@ -106,7 +107,7 @@ def test_the_accuracy_limit_is_that_of_the_matrix_as_it_is_given(package):
 
 
 def test_least_squares_in_other_units(package):
-    """The same for lsmr, whose tests are on A^H r."""
+    """Catches: the same for lsmr, whose tests are on A^H r."""
     from tests.contract import problems
 
     problem = problems.BY_NAME["real"]

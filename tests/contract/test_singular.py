@@ -37,7 +37,7 @@ def residuals(system, x, b):
 
 
 def test_minres_finds_the_least_residual_of_a_system_that_has_no_solution(package):
-    """The best iterate thrown away, and thousands of steps along the null space."""
+    """Catches: the best iterate thrown away, and thousands of steps along the null space."""
     system = neumann()
     b = loads(system, (0.0, 1e-6, 1e-3, 1.0))
     with package.record() as log, pytest.warns(package.ConvergenceWarning, match="incompatible; column 3 of 4, and 2"):
@@ -51,7 +51,7 @@ def test_minres_finds_the_least_residual_of_a_system_that_has_no_solution(packag
 
 
 def test_minres_finds_the_least_residual_of_a_hermitian_system(package):
-    """A null space that is not real."""
+    """Catches: a null space that is not real."""
     rng = np.random.default_rng(2)
     q = np.linalg.qr(rng.standard_normal((20, 20)) + 1j * rng.standard_normal((20, 20)))[0]
     dense = (q * np.concatenate([[0, 0], np.linspace(1, 3, 9), -np.linspace(1, 3, 9)])) @ q.conj().T
@@ -64,7 +64,7 @@ def test_minres_finds_the_least_residual_of_a_hermitian_system(package):
 
 
 def test_with_a_preconditioner_the_residual_is_the_least_in_its_norm(package):
-    """A test for the least residual in a norm that preconditioned MINRES does not minimise."""
+    """Catches: a test for the least residual in a norm that preconditioned MINRES does not minimise."""
     system = neumann()
     weights = np.linspace(1, 4, system.n)
     b = loads(system, (1e-3, 0.3))
@@ -80,7 +80,7 @@ def test_with_a_preconditioner_the_residual_is_the_least_in_its_norm(package):
 
 @iterative
 def test_where_there_is_no_solution_the_best_of_the_way_is_returned(package, method):
-    """A residual of 1 where the history went down to 1e-6, while the iterate grew along the null space."""
+    """Catches: a residual of 1 where the history went down to 1e-6, while the iterate grew along the null space."""
     system = neumann()
     b = loads(system, (1e-6,))[:, 0]
     with package.record() as log, pytest.warns(package.ConvergenceWarning):
@@ -92,7 +92,8 @@ def test_where_there_is_no_solution_the_best_of_the_way_is_returned(package, met
 
 
 def test_an_ill_conditioned_system_that_has_a_solution_is_not_called_incompatible(package):
-    """Ended by ||A r|| being small beside ||A|| ||r||, as it is from the start where one entry is a penalty."""
+    """Catches: ended by ||A r|| being small beside ||A|| ||r||, as it is from the start where one entry is a
+    penalty."""
     n = 60
     dense = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
     dense[0, 0] = 1e10
@@ -105,7 +106,7 @@ def test_an_ill_conditioned_system_that_has_a_solution_is_not_called_incompatibl
 
 @iterative
 def test_a_start_far_off_costs_no_accuracy(package, method):
-    """Rounding in the first residual, of the size of the start, which a cycle of GMRES never gets rid of."""
+    """Catches: rounding in the first residual, of the size of the start, which a cycle of GMRES never gets rid of."""
     system = usual(method)
     b = right_hand_side(system, None)
     away = right_hand_side(system, None, seed=8)
@@ -120,7 +121,7 @@ def test_a_start_far_off_costs_no_accuracy(package, method):
 
 
 def test_a_start_far_off_costs_no_accuracy_in_single_precision(package):
-    """The same at a millionth of the distance."""
+    """Catches: the same at a millionth of the distance."""
     system = BY_NAME["convection"]
     b, away = np.random.default_rng(1).standard_normal((2, system.n)).astype(np.float32)
     x0 = package.array((np.linalg.solve(system.dense, b) + 1e6 * away).astype(np.float32))
@@ -131,7 +132,7 @@ def test_a_start_far_off_costs_no_accuracy_in_single_precision(package):
 @pytest.mark.parametrize("method", ["linear_cg", "minres"])
 @pytest.mark.parametrize("name", [None, "block_jacobi", "amg"])
 def test_negative_definite_systems_are_solved_as_positive_ones_are(package, method, name):
-    """An M that is negative definite, as that of a negative definite A, taken for one that is not definite."""
+    """Catches: an M that is negative definite, as that of a negative definite A, taken for one that is not definite."""
     system = BY_NAME["poisson"]
     negative = dataclasses.replace(system, values=-system.values)
     b = np.random.default_rng(4).standard_normal(system.n)
@@ -161,7 +162,7 @@ BREAKDOWNS = {
 
 @pytest.mark.parametrize("name", BREAKDOWNS)
 def test_a_recurrence_that_breaks_down_is_reported_as_such(package, name):
-    """Stagnation, with the advice to give a preconditioner, where a quantity that is divided by is zero."""
+    """Catches: stagnation, with the advice to give a preconditioner, where a quantity that is divided by is zero."""
     method, dense, M, advice = BREAKDOWNS[name]
     b = np.array([1.0, 0.0]) if M is None else np.array([1.0, 1.0])
     M = None if M is None else package.dense_matrix(M)
@@ -175,7 +176,7 @@ def test_a_recurrence_that_breaks_down_is_reported_as_such(package, name):
 
 @pytest.mark.parametrize("columns", [None, 2])
 def test_a_preconditioner_with_eigenvalues_of_both_signs_breaks_minres_down(package, columns):
-    """A step along a direction that has no length, reported as a residual of zero and then as stagnation."""
+    """Catches: a step along a direction that has no length, reported as a residual of zero and then as stagnation."""
     system = BY_NAME["indefinite"]
     rng = np.random.default_rng(6)
     b = rng.standard_normal(system.n) if columns is None else rng.standard_normal((system.n, columns))
