@@ -1,5 +1,6 @@
 """Solvers of one framework inside the other."""
 
+import inspect
 import warnings
 
 import jax
@@ -218,17 +219,20 @@ def test_what_a_torch_solver_raises_or_misses_is_heard(x64):
 
 
 def test_a_torch_method_in_a_compiled_program_warns_at_the_line_of_the_user(x64):
-    """Catches: a line of JAX's runtime, in whose thread the method runs."""
+    """Catches: a line of JAX's runtime, in whose thread the method runs, or one that waits for the program."""
     system = BY_NAME["poisson"]
     A = BCOO.fromdense(jnp.asarray(system.dense))
 
+    lines = []
+
     @jax.jit
     def solution(b):
+        lines.append(inspect.currentframe().f_lineno + 1)
         return tsgu_jax.solve(A, b, torch_solver(tsgu.linear_cg), maxiter=2)
 
     with pytest.warns(tsgu.ConvergenceWarning) as heard:
         waited(solution, jnp.asarray(right_hand_side(system, None)))
-    assert [w.filename for w in heard] == [__file__] * len(heard)
+    assert {(w.filename, w.lineno) for w in heard} == {(__file__, lines[0])}
     assert any("linear_cg on the forward system: iteration limit" in str(w.message) for w in heard)
 
 

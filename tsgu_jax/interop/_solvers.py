@@ -184,7 +184,7 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
             for place, array in zip(places, arrays, strict=True):
                 filled[place] = np.array(array)
             given, b, arguments = jax.tree.map(_filled, jax.tree.unflatten(structure, filled), is_leaf=_is_stored)
-            with torch.no_grad(), _place.called_from(line):
+            with torch.no_grad(), _place.on_behalf_of(line):
                 x = f(given, b, **arguments)
             x = x[0] if isinstance(x, tuple) and x else x
             if not isinstance(x, Tensor):

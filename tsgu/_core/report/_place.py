@@ -27,21 +27,19 @@ class Place(NamedTuple):
 
 
 _place: ContextVar[Place | None] = ContextVar("place", default=None)
+_other: ContextVar[Place | None] = ContextVar("other", default=None)
 
 
 def caller() -> Place:
-    """The innermost line outside this package and the frameworks.
+    """The innermost line outside this package and the frameworks, or the outermost one where there is none.
 
-    Where there is none, as in a thread of a framework's own, the place of the block :func:`called_from`, or whatever
-    line is the outermost.
+    Inside the block :func:`on_behalf_of` it is the place of that.
     """
+    other = _other.get()
+    if other is not None:
+        return other
     frame = sys._getframe(1)
-    while _name(frame).partition(".")[0] in _PASSED_OVER:
-        if frame.f_back is None:
-            place = _place.get()
-            if place is not None:
-                return place
-            break
+    while _name(frame).partition(".")[0] in _PASSED_OVER and frame.f_back is not None:
         frame = frame.f_back
     shown = frame.f_globals.setdefault("__warningregistry__", {})
     return Place(frame.f_code.co_filename, frame.f_lineno, _name(frame), shown)
@@ -60,6 +58,18 @@ def called_from(place: Place | None) -> Iterator[None]:
         yield
     finally:
         _place.reset(token)
+
+
+@contextmanager
+def on_behalf_of(place: Place) -> Iterator[None]:
+    """Let solves that are asked for inside the block count as asked for at this place: a compiled program asks, which
+    may do so in any thread, also in one that waits for it at another line.
+    """
+    token = _other.set(place)
+    try:
+        yield
+    finally:
+        _other.reset(token)
 
 
 def warn(warning: Warning, place: Place | None = None) -> None:
