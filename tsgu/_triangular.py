@@ -11,7 +11,7 @@ from tsgu._core.factors import _substitution
 from tsgu._core.factors._substitution import Array, DiagonalError, NotOneError, Substitution
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._triangle import Triangle
-from tsgu._core.report import _log, _place, _status, _wording
+from tsgu._core.report import _log, _matrix_words, _place, _status
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -135,8 +135,8 @@ class TriangularSystem:
             place = self._triangle.place(error.row)
             said = error.count, self._triangle.symbolic.shape[0], *place
             if isinstance(error, NotOneError):
-                raise ValueError(_wording.not_one_on_diagonal(*said)) from error
-            message = _wording.zero_on_diagonal(*said)
+                raise ValueError(_matrix_words.not_one_on_diagonal(*said)) from error
+            message = _matrix_words.zero_on_diagonal(*said)
             raise torch.linalg.LinAlgError(message) from error  # type: ignore[attr-defined]  # not in torch's __all__
         x, members = triangle.solve(_host(b), transposed)
         seconds = time.perf_counter() - began

@@ -15,7 +15,7 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol
 from tsgu._core.pattern._triangle import Triangle
-from tsgu._core.report import _wording
+from tsgu._core.report import _matrix_words
 from tsgu._core.report._log import recording
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
@@ -138,8 +138,8 @@ def _check_diagonal(triangle: Triangle | None, values: Array, batched: bool) -> 
         member, row = (int(i[0]) for i in np.nonzero(wrong))
         place = triangle.place(row) if wrong.shape[0] == 1 else (row, f" of member {member}")
         if triangle.ones:
-            raise ValueError(_wording.not_one_on_diagonal(int(wrong.sum()), wrong.size, *place))
-        raise np.linalg.LinAlgError(_wording.zero_on_diagonal(int(wrong.sum()), wrong.size, *place))
+            raise ValueError(_matrix_words.not_one_on_diagonal(int(wrong.sum()), wrong.size, *place))
+        raise np.linalg.LinAlgError(_matrix_words.zero_on_diagonal(int(wrong.sum()), wrong.size, *place))
 
 
 @partial(register_dataclass, data_fields=["rows", "member"], meta_fields=["members", "transposed", "keep"])

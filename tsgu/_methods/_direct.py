@@ -12,7 +12,7 @@ from torch import Tensor
 from tsgu._core.factors._factorisation import Factorisation, library_for
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.methods._options import default_rtol
-from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report import _log, _matrix_words, _status, _wording
 from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -66,7 +66,7 @@ class DirectSystem:
 
 
 def _singular(error: SingularMatrixError) -> Exception:
-    message = _wording.singular(str(error))
+    message = _matrix_words.singular(str(error))
     return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
 
 

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 from torch import Tensor, finfo
 
 from tsgu._core.methods._options import Settings, resolve_options
-from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report import _log, _matrix_words, _status, _wording
 from tsgu._matrix import _checks
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._methods._loop import Kernel, Watch, solve
@@ -97,9 +97,9 @@ class _KrylovSystem:
         advice = ""
         if info.status not in _status.SOUND:
             if self._hermitian and not operator.is_hermitian:
-                advice = _wording.not_hermitian(self._name)
+                advice = _matrix_words.not_hermitian(self._name)
             elif operator.loses_constants:
-                advice = _wording.constants_are_lost()
+                advice = _matrix_words.constants_are_lost()
         _log.report(info, options.rtol, advice)
         return x
 

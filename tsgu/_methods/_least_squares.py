@@ -24,7 +24,7 @@ from tsgu._core.methods._least_squares import (
     resolve_least_squares,
 )
 from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol, stagnation_window
-from tsgu._core.report import _log, _status, _wording
+from tsgu._core.report import _log, _solver_words, _status, _wording
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix._autocast import uncast
@@ -303,7 +303,7 @@ class _LeastSquaresSystem:
 
     def _check_undamped(self) -> None:
         if self._options.damp:  # the rule of square systems knows nothing of it
-            raise TypeError(_wording.damp_in_a_solve())
+            raise TypeError(_solver_words.damp_in_a_solve())
 
     def _scaled(self, B: Tensor, x0: Tensor | None, compatible: bool) -> tuple[Tensor, Tensor]:
         """X = D X' for X' that minimises ||A D X' - B||."""

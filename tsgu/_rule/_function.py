@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _function_words, _wording
 from tsgu._matrix import _internals
 from tsgu._matrix._autocast import uncast
 
@@ -65,16 +65,16 @@ class Function:
             return _has_derivative(first)
         plain = first.detach().resolve_conj().clone()
         if not torch.equal(v, kept):
-            raise ValueError(_wording.writes_to_its_argument(self._name))
+            raise ValueError(_function_words.writes_to_its_argument(self._name))
         factor = -4j if v.is_complex() else -4.0
         other = self._unwrapped(factor * (v if v.dim() == 1 else v[:, :1]))
         second = self._unwrapped(self(other))
         scaled = second.detach()
         if not torch.isfinite(scaled).all() or not torch.isfinite(plain).all():
-            raise ValueError(_wording.non_finite_function())
+            raise ValueError(_function_words.non_finite_function())
         off = scaled - factor * (plain if v.dim() == 1 else plain[:, :1])
         if not off.abs().max().item() <= torch.finfo(v.dtype).eps ** 0.5 * scaled.abs().max().item():
-            raise ValueError(_wording.not_linear())
+            raise ValueError(_function_words.not_linear())
         self.seen = self._unwrapped(plain)
         self._copies = _share_memory(first, v) or _share_memory(first, second)
         return _has_derivative(first)
@@ -90,7 +90,7 @@ class Function:
         else:
             if not (wrapped and _has_derivative(y)):
                 return y
-        raise NotImplementedError(_wording.function_under_transform(self._name))
+        raise NotImplementedError(_function_words.function_under_transform(self._name))
 
     def is_unchanged(self) -> bool:
         """Whether it gives what it gave when it was tried."""
@@ -166,6 +166,6 @@ def _share_memory(a: Tensor, b: Tensor) -> bool:
 def _refuse_result(name: str, x: Tensor, y: Any) -> None:
     given = str(tuple(x.shape)), f"{x.dtype} on {x.device}"
     if not isinstance(y, Tensor):
-        raise TypeError(_wording.result_of_function(name, *given, type(y).__name__))
+        raise TypeError(_function_words.result_of_function(name, *given, type(y).__name__))
     got = f"shape {tuple(y.shape)} and dtype {y.dtype} on {y.device}"
-    raise (ValueError if y.shape != x.shape else TypeError)(_wording.result_of_function(name, *given, got))
+    raise (ValueError if y.shape != x.shape else TypeError)(_function_words.result_of_function(name, *given, got))

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tsgu._core import _kinds
 from tsgu._core.methods._options import default_rtol
-from tsgu._core.report import _log, _place, _status, _wording
+from tsgu._core.report import _log, _place, _solver_words, _status
 from tsgu._matrix import _checks, _internals, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -57,10 +58,10 @@ class LeastSquaresPlan:
             check_solver(name, solver, prepares=False)
             if isinstance(solver, Method):
                 if not solver.rectangular:
-                    raise TypeError(_wording.not_for_rectangular(name, solver.name))
+                    raise TypeError(_solver_words.not_for_rectangular(name, solver.name))
                 solver.arguments(self.arguments)
             elif solver is not None and damped:
-                raise TypeError(_wording.damp_of_another(_wording.name_of(solver)))
+                raise TypeError(_solver_words.damp_of_another(_kinds.name_of(solver)))
         _checks.check_verify(self.verify)
 
 
@@ -157,7 +158,7 @@ class _Foreign:
     def __init__(
         self, solver: Any, of_transpose: bool, matrix: _Layouts, arguments: Mapping[str, Any], verify: float | None
     ) -> None:
-        self._solver, self._name, self._of_transpose = solver, _wording.name_of(solver), of_transpose
+        self._solver, self._name, self._of_transpose = solver, _kinds.name_of(solver), of_transpose
         self._matrix, self._arguments, self._verify = matrix, arguments, verify
         self.rows = matrix.sparse.shape[0]
 

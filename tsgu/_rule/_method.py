@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words
 from tsgu._matrix import _checks
 from tsgu._matrix._autocast import uncast, widened
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -47,7 +47,7 @@ class PreparedSolver:
     def solve(self, B: Tensor, x0: Tensor | None = None) -> Tensor:
         """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
         if x0 is not None and not self._starts:
-            raise TypeError(_wording.no_start(self.name))
+            raise TypeError(_solver_words.no_start(self.name))
         return uncast(self._prepared.solve)(self._checked("B", B), x0)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
@@ -65,12 +65,12 @@ class PreparedSolver:
         _checks.check_rhs(B, B.shape[0] if n is None and isinstance(B, Tensor) and B.dim() else n or 0, None, name)
         _checks.check_dtype(name, B)
         if (B.requires_grad and torch.is_grad_enabled()) or forward_ad.unpack_dual(B).tangent is not None:
-            raise TypeError(_wording.differentiated_prepared(self.name, name))
+            raise TypeError(_solver_words.differentiated_prepared(self.name, name))
         if self._dtype is None:
             return B.detach()
         common = torch.promote_types(self._dtype, B.dtype)
         if common != self._dtype:
-            raise TypeError(_wording.dtype_of_prepared(self.name, name, self._dtype, B.dtype, common))
+            raise TypeError(_solver_words.dtype_of_prepared(self.name, name, self._dtype, B.dtype, common))
         return B.detach().to(common)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tsgu._core import _kinds
 from tsgu._core.methods._options import ADJOINT, ASYMMETRY, MODERATE, ZERO_SUM
-from tsgu._core.report import _wording
+from tsgu._core.report import _function_words, _solver_words
 from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _internals, _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -114,7 +115,7 @@ class CallableOperator:
 
     @cached_property
     def _derived(self) -> Derived:
-        return Derived(self._function, partial(_wording.transpose_of_a, self._method))
+        return Derived(self._function, partial(_function_words.transpose_of_a, self._method))
 
     @cached_property
     def transpose(self) -> "TransposedCallable":
@@ -196,7 +197,7 @@ def transposed(M: Any, hermitian: bool, method: str) -> Any:
         return SparseMatrix.from_tensor(M.detach()).T.to_tensor()
     if hasattr(M, "T"):
         return M.T
-    return _conjugate(M) if hermitian else Derived(M, partial(_wording.transpose_of_m, method))
+    return _conjugate(M) if hermitian else Derived(M, partial(_solver_words.transpose_of_m, method))
 
 
 def check_transposable(M: Any, method: str, like: Tensor) -> None:
@@ -229,15 +230,15 @@ def preconditioner(M: Any, n: int, dtype: torch.dtype, device: torch.device) -> 
         return M.ready(n, dtype, device).apply
     if isinstance(M, SparseMatrix | Tensor):
         if tuple(M.shape) != (n, n) or M.device != device:
-            raise ValueError(_wording.shape_of_m(n, tuple(M.shape), device, M.device))
+            raise ValueError(_solver_words.shape_of_m(n, tuple(M.shape), device, M.device))
         if isinstance(M, Tensor) and M.layout == torch.strided:
             dense = M.detach().to(dtype)
             return lambda v: dense @ v
         sparse = M if isinstance(M, SparseMatrix) else SparseMatrix.from_tensor(M.detach())
         return MatrixOperator(sparse.detach().to(dtype)).apply
-    if callable(M) and not _wording.prepares(M):
+    if callable(M) and not _kinds.prepares(M):
         return M
-    raise TypeError(_wording.not_m(M))
+    raise TypeError(_solver_words.not_m(M))
 
 
 def _identity(v: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsgu._core import _kinds
+from tsgu._core.methods import _registry
 from tsgu._core.methods._options import ATTAINABLE, SAME, default_rtol
-from tsgu._core.report import _log, _place, _status, _wording
+from tsgu._core.report import _function_words, _log, _place, _solver_words, _status
 from tsgu._matrix import _checks, _internals, _products
 from tsgu._matrix._autodiff import assemble
 from tsgu._matrix._pattern import Pattern
@@ -29,10 +31,10 @@ def check_solver(name: str, solver: Any, prepares: bool = True) -> None:
     """Refuse what cannot solve; ``prepares`` says whether it may be prepared for a matrix, or be so already."""
     ours = Preconditioner.__module__.rpartition(".")[0]  # where the functions that make them are, too
     if isinstance(solver, Preconditioner) or str(getattr(solver, "__module__", "")).startswith(ours):
-        raise TypeError(_wording.preconditioner_as_solver(name, solver))
+        raise TypeError(_solver_words.preconditioner_as_solver(name, solver))
     _checks.check_callable(name, solver)
     if not prepares and solver is not None and not callable(solver):
-        raise TypeError(_wording.not_callable(name, solver))
+        raise TypeError(_solver_words.not_a_solver(name, solver, _registry.meant(name, solver, "tsgu")))
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ class Plan:
             check_solver(name, solver)
             if isinstance(solver, Method):
                 solver.arguments(self.arguments)
-            elif _wording.is_prepared(solver) and self.arguments:
-                raise TypeError(_wording.arguments_of_prepared(name, sorted(self.arguments)))
+            elif _kinds.is_prepared(solver) and self.arguments:
+                raise TypeError(_solver_words.arguments_of_prepared(name, sorted(self.arguments)))
         _checks.check_verify(self.verify)
         adjoint = self.transpose_solve or self.solve
         if differentiated and not (isinstance(adjoint, Method) and adjoint.hermitian):
             M = adjoint.arguments(self.arguments).get("M") if isinstance(adjoint, Method) else self.arguments.get("M")
-            check_transposable(M, _wording.name_of(adjoint), like)
+            check_transposable(M, _kinds.name_of(adjoint), like)
 
     def resolved(self) -> "tuple[_Role, _Role]":
         """Who solves with A, and who solves with A^T."""
@@ -87,7 +89,7 @@ class _Role:
     of_transpose: bool
 
     def __post_init__(self) -> None:
-        if isinstance(self.solver, Method) or _wording.is_prepared(self.solver):  # which solve with both
+        if isinstance(self.solver, Method) or _kinds.is_prepared(self.solver):  # which solve with both
             object.__setattr__(self, "of_transpose", False)
 
 
@@ -134,7 +136,7 @@ class LinearSystem:
         # No tangents either, which a function may bring in.
         with torch.no_grad(), _internals.forward_mode(False), _log.of_member(self._member):
             if not primal and isinstance(self._given, Function) and not self._given.is_unchanged():
-                raise RuntimeError(_wording.changed_function())
+                raise RuntimeError(_function_words.changed_function())
             return solves.adjoint.solve_transpose(b) if transposed else solves.forward.solve(b, x0, primal)
 
     def product(self, x: Tensor) -> Tensor:
@@ -258,7 +260,7 @@ class _Foreign:
     def __init__(
         self, role: _Role, matrix: _Layouts | _Given, arguments: Mapping[str, Any], verify: float | None
     ) -> None:
-        self._name = _wording.name_of(role.solver)
+        self._name = _kinds.name_of(role.solver)
         self._solver = role.solver
         self._of_transpose = role.of_transpose
         self._matrix = matrix
@@ -312,9 +314,9 @@ class _Foreign:
     @cached_property
     def _prepared(self) -> Any:
         """None for a callable that has nothing to prepare."""
-        if _wording.prepares(self._solver):
+        if _kinds.prepares(self._solver):
             return self._solver.prepare(self._matrix.given, **self._arguments)
-        return self._solver if _wording.is_prepared(self._solver) else None
+        return self._solver if _kinds.is_prepared(self._solver) else None
 
     def _columns(self, x: Tensor, B: Tensor, transposed: bool) -> list[_status.ColumnInfo]:
         """The true relative residual of each column, by one product."""

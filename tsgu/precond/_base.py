@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words
 from tsgu._matrix import _checks, _internals
 from tsgu._matrix._autocast import widened
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -78,9 +78,9 @@ class Preconditioner(ABC):
             If M is complex and the system is real.
         """
         if self.shape != (n, n) or self.device != device:
-            raise ValueError(_wording.shape_of_m(n, self.shape, device, self.device))
+            raise ValueError(_solver_words.shape_of_m(n, self.shape, device, self.device))
         if self.dtype.is_complex and not dtype.is_complex:
-            raise TypeError(_wording.complex_m(self.dtype))
+            raise TypeError(_solver_words.complex_m(self.dtype))
         return self.to(dtype)
 
     def __repr__(self) -> str:
@@ -108,7 +108,7 @@ def matrix(A: Any) -> Any:
     _checks.check_dtype("A", A.values)
     values = _plain(A.values)
     if values.dim() != 1:
-        raise ValueError(_wording.one_matrix(tuple(values.shape), _wording.OF_ONE_MEMBER))
+        raise ValueError(_solver_words.one_matrix(tuple(values.shape), _solver_words.OF_ONE_MEMBER))
     _checks.check_finite("A", values)
     return SparseMatrix(values, A.pattern)
 

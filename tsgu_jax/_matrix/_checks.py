@@ -11,9 +11,11 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO, BCSR, JAXSparse
 
+from tsgu._core import _kinds
 from tsgu._core._dtypes import DTYPES
+from tsgu._core.methods import _registry
 from tsgu._core.pattern import _indices, _operands, _values
-from tsgu._core.report import _across, _place, _wording
+from tsgu._core.report import _across, _place, _solver_words, _wording
 from tsgu_jax._program._internals import is_traced
 
 
@@ -104,15 +106,15 @@ def check_callable(name: str, function: Any) -> None:
     other = _across.method_of_the_other_package(name, function, "tsgu_jax")
     if other:
         raise TypeError(other)
-    if function is not None and not _wording.is_solver(function):
-        raise TypeError(_wording.not_callable(name, function, "tsgu_jax"))
+    if function is not None and not _kinds.is_solver(function):
+        raise TypeError(_solver_words.not_a_solver(name, function, _registry.meant(name, function, "tsgu_jax")))
 
 
 def check_verify(verify: Any) -> None:
     if verify is None:
         return
     if isinstance(verify, bool) or not isinstance(verify, int | float) or not 0 < verify < math.inf:
-        raise ValueError(_wording.verify(verify))
+        raise ValueError(_solver_words.verify(verify))
 
 
 def check_tall(shape: tuple[int, ...], kind: str) -> None:
@@ -148,11 +150,11 @@ def solution(name: str, x: Any, B: Array, shape: tuple[int, ...] | None = None) 
         x = x[0]  # (X, info), as the solvers of SciPy and JAX return
     expected = f"an array of shape {shape}"
     if not is_array(x):
-        raise TypeError(_wording.result(name, expected, type(x).__name__))
+        raise TypeError(_solver_words.result(name, expected, type(x).__name__))
     if tuple(x.shape) != shape:
-        raise ValueError(_wording.result(name, expected, f"shape {tuple(x.shape)}"))
+        raise ValueError(_solver_words.result(name, expected, f"shape {tuple(x.shape)}"))
     if jnp.iscomplexobj(x) and not jnp.iscomplexobj(B):
-        raise TypeError(_wording.result(name, f"{expected} and dtype {B.dtype}", str(x.dtype)))
+        raise TypeError(_solver_words.result(name, f"{expected} and dtype {B.dtype}", str(x.dtype)))
     return jnp.asarray(x).astype(B.dtype)
 
 
@@ -206,7 +208,7 @@ def check_unbatched(values: Any) -> None:
 def check_preparable(A: Any, rectangular: bool) -> None:
     """One SparseMatrix that a method can be made ready for."""
     if A.values.ndim != 1:
-        raise ValueError(_wording.one_matrix(tuple(A.shape), _wording.PREPARE_EACH))
+        raise ValueError(_solver_words.one_matrix(tuple(A.shape), _solver_words.PREPARE_EACH))
     if not rectangular:
         check_square(tuple(A.shape), "SparseMatrix")
     check_dtype("A", A.values)

@@ -14,7 +14,7 @@ from jax.custom_batching import custom_vmap
 from jax.tree_util import register_dataclass
 
 from tsgu._core.methods._options import Settings, resolve_options
-from tsgu._core.report import _wording
+from tsgu._core.report import _function_words, _solver_words
 from tsgu._core.report._log import recording, watched
 from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
 from tsgu_jax._program import _host, _mesh
@@ -93,7 +93,10 @@ class _KrylovSystem:
 
     @property
     def refusal(self) -> str | None:
-        for operator, words in ((self._operator, _wording.transpose_of_a), (self._method.M, _wording.transpose_of_m)):
+        for operator, words in (
+            (self._operator, _function_words.transpose_of_a),
+            (self._method.M, _solver_words.transpose_of_m),
+        ):
             if isinstance(operator, CallableOperator) and operator.transpose is None:
                 return words(self._method.name, str(operator.derived))
         return None

@@ -12,7 +12,7 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.methods._least_squares import optimality_tolerance, resolve_least_squares
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words, _wording
 from tsgu._core.report._log import recording
 from tsgu_jax._matrix._columns import divide, norm
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
@@ -169,7 +169,7 @@ class _LSMRSystem:
 
     def _check_undamped(self) -> None:
         if self._method.damp is not None:  # the rule of square systems knows nothing of it
-            raise TypeError(_wording.damp_in_a_solve())
+            raise TypeError(_solver_words.damp_in_a_solve())
 
     def _scaled(self, B: Array, x0: Array | None, compatible: bool) -> tuple[Array, Array, Outcome]:
         """X = D X' for X' that minimises ||A D X' - B||."""

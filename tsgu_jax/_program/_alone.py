@@ -15,7 +15,7 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words
 
 _alone = Primitive("tsgu_on_one_device")
 
@@ -34,7 +34,7 @@ def on_one_device(name: str, x: Array) -> Array:
 
 def _now(x: Array, *, name: str) -> Array:
     if isinstance(x, jax.Array) and len(x.devices()) > 1:
-        raise ValueError(_wording.partitioned(name, len(x.devices())))
+        raise ValueError(_solver_words.partitioned(name, len(x.devices())))
     return x
 
 
@@ -45,7 +45,7 @@ def _type(x: Any, *, name: str) -> Any:
 def _lowered(context: Any, x: Any, *, name: str) -> list[Any]:
     devices = _partitioned_over(context.module_context.axis_context)
     if devices > 1:
-        raise ValueError(_wording.partitioned(name, devices))
+        raise ValueError(_solver_words.partitioned(name, devices))
     return [x]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import register_dataclass
 
-from tsgu._core.report import _log, _place, _status, _wording
+from tsgu._core.report import _log, _matrix_words, _place, _status
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ADVICE, SOUND, ColumnInfo
 from tsgu_jax._program import _host
@@ -139,9 +139,9 @@ def tell(label: Label, outcome: Outcome, seconds: float | None, place: _place.Pl
     info = replace(_status.summarize(method, label.transposed, columns, seconds), note=note)
     advice = ""
     if outcome.fault == NOT_HERMITIAN:
-        advice = _wording.not_hermitian(label.method)
+        advice = _matrix_words.not_hermitian(label.method)
     elif outcome.fault == LOSES_CONSTANTS:
-        advice = _wording.constants_are_lost()
+        advice = _matrix_words.constants_are_lost()
     target = None if outcome.target is None else float(outcome.target)
     with _log.of_member(None if outcome.member is None else (int(outcome.member.place), outcome.member.size)):
         _log.report(info, target, advice, place)

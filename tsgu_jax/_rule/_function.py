@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _function_words, _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._columns import norm, power_of_two
 from tsgu_jax._matrix._same import same_program
@@ -62,12 +62,14 @@ def trace(name: str, function: Any, like: jax.ShapeDtypeStruct, convert: bool = 
     def checked(x: Array) -> Array:
         y = function(x)
         if not _checks.is_array(y):
-            raise TypeError(_wording.result_of_function(name, str(like.shape), str(like.dtype), type(y).__name__))
+            raise TypeError(
+                _function_words.result_of_function(name, str(like.shape), str(like.dtype), type(y).__name__)
+            )
         lower = convert and jnp.promote_types(y.dtype, like.dtype) == like.dtype
         if y.shape != like.shape or not (y.dtype == like.dtype or lower):
             got = f"shape {tuple(y.shape)} and dtype {y.dtype}"
             raise (TypeError if y.shape == like.shape else ValueError)(
-                _wording.result_of_function(name, str(like.shape), str(like.dtype), got)
+                _function_words.result_of_function(name, str(like.shape), str(like.dtype), got)
             )
         return jax.lax.convert_element_type(y, like.dtype)  # which also makes a weak type a strong one
 
@@ -180,7 +182,7 @@ class Vectors(NamedTuple):
             _checks.check_dtype("B", leaf)
         kinds = sorted({str(leaf.dtype) for leaf in leaves})
         if len(kinds) != 1:
-            raise TypeError(_wording.leaves(kinds))
+            raise TypeError(_function_words.leaves(kinds))
         leaves = [_checks.as_array("B", leaf) for leaf in leaves]
         flat, unravel = ravel_pytree(jax.tree.unflatten(structure, leaves))
         return cls(flat, unravel, jax.tree.map(lambda leaf: leaf.shape, jax.tree.unflatten(structure, leaves)))
@@ -189,7 +191,7 @@ class Vectors(NamedTuple):
         """A pytree of the same structure as one vector."""
         got = jax.tree.map(jnp.shape, tree)
         if got != self.structure:
-            raise ValueError(_wording.structure(name, self.structure, got))
+            raise ValueError(_function_words.structure(name, self.structure, got))
         flat: Array = ravel_pytree(tree)[0]
         return flat
 

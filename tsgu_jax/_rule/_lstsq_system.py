@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import register_dataclass
 
+from tsgu._core import _kinds
 from tsgu._core.methods._options import default_rtol
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._pattern import Pattern
@@ -64,10 +65,10 @@ class LeastSquaresPlan:
             check_solver(name, solver, prepares=False)
             if isinstance(solver, Method):
                 if not solver.rectangular:
-                    raise TypeError(_wording.not_for_rectangular(name, solver.name))
+                    raise TypeError(_solver_words.not_for_rectangular(name, solver.name))
                 solver.arguments(self.arguments)
             elif solver is not None and self.is_damped:
-                raise TypeError(_wording.damp_of_another(_wording.name_of(solver)))
+                raise TypeError(_solver_words.damp_of_another(_kinds.name_of(solver)))
         _checks.check_verify(self.verify)
 
     def system(self, pattern: Pattern, given: Any, dtype: Any) -> LeastSquaresSystem:

@@ -13,7 +13,7 @@ from jax import Array
 from jax.tree_util import register_pytree_node_class
 
 from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words, _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._autodiff import refusing
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
@@ -155,7 +155,7 @@ class PreparedSolver(Reporting):
     def solve(self, B: Array, x0: Array | None = None) -> Array:
         """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
         if x0 is not None and not self._starts:
-            raise TypeError(_wording.no_start(self.name))
+            raise TypeError(_solver_words.no_start(self.name))
         B = self._by_hand("B", B)
         if B.size == 0:
             return B
@@ -179,12 +179,12 @@ class PreparedSolver(Reporting):
         own, B = self._matrix.dtype, _checks.as_array(name, B)
         common = jnp.promote_types(own, B.dtype)
         if common != own:
-            raise TypeError(_wording.dtype_of_prepared(self.name, name, own, B.dtype, common))
+            raise TypeError(_solver_words.dtype_of_prepared(self.name, name, own, B.dtype, common))
         return B.astype(own)
 
     def _by_hand(self, name: str, B: Any) -> Array:
         """Checked, and refusing derivatives: the host's callback has none, and would pass for a constant."""
-        message = _wording.differentiated_prepared_in_jax(self.name)
+        message = _solver_words.differentiated_prepared_in_jax(self.name)
         plain: Array = refusing(message, (self._checked(name, B), self._matrix.values))[0]
         return plain
 

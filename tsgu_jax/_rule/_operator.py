@@ -14,8 +14,9 @@ from jax.experimental.sparse import BCOO, BCSR
 from jax.lax import stop_gradient
 from jax.tree_util import Partial, register_dataclass
 
+from tsgu._core import _kinds
 from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to, unit
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
@@ -214,14 +215,14 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
         return M.ready(n, dtype)
     if isinstance(M, BCOO | BCSR | SparseMatrix) or _checks.is_array(M):
         if tuple(M.shape) != (n, n):
-            raise ValueError(_wording.shape_of_m(n, tuple(M.shape)))
+            raise ValueError(_solver_words.shape_of_m(n, tuple(M.shape)))
         if _checks.is_array(M):
             return DenseOperator(stop_gradient(_checks.as_array("M", M).astype(dtype)))
         sparse = M if isinstance(M, SparseMatrix) else SparseMatrix.from_bcoo(M)
         return MatrixOperator(stop_gradient(sparse.values.astype(dtype)), sparse.pattern.entries)
     if isinstance(M, Function):
         return CallableOperator(M.held, hermitian, (M.like,))
-    if callable(M) and not _wording.prepares(M):
+    if callable(M) and not _kinds.prepares(M):
         likes = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in ((n,), (n, 1)))
         return CallableOperator(Partial(M), hermitian, likes)
-    raise TypeError(_wording.not_m(M))
+    raise TypeError(_solver_words.not_m(M))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _function_words
 from tsgu._core.report._log import recording
 from tsgu_jax._program import _internals, _mesh, _report
 from tsgu_jax._program._report import CODE, Label, Member, Outcome
@@ -88,7 +88,10 @@ _compiled_primal = jax.jit(_primal)
 
 def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
     outcome = jax.device_get(outcome)
-    for status, words in (("not linear", _wording.not_linear), ("non-finite matrix", _wording.non_finite_function)):
+    for status, words in (
+        ("not linear", _function_words.not_linear),
+        ("non-finite matrix", _function_words.non_finite_function),
+    ):
         if (outcome.code == CODE[status]).any():
             raise ValueError(words())
     seconds = time.perf_counter() - began

@@ -14,8 +14,10 @@ from jax.experimental.sparse import BCOO, BCSR
 from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
+from tsgu._core import _kinds
+from tsgu._core.methods import _registry
 from tsgu._core.methods._options import ATTAINABLE, SAME
-from tsgu._core.report import _wording
+from tsgu._core.report import _function_words, _solver_words
 from tsgu_jax._matrix import _autodiff, _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._pattern import Pattern, positions
@@ -37,10 +39,10 @@ def check_solver(name: str, solver: Any, prepares: bool = True) -> None:
     """Refuse what cannot solve; ``prepares`` says whether it may be prepared for a matrix, or be so already."""
     ours = Preconditioner.__module__.rpartition(".")[0]  # where the functions that make them are, too
     if isinstance(solver, Preconditioner) or str(getattr(solver, "__module__", "")).startswith(ours):
-        raise TypeError(_wording.preconditioner_as_solver(name, solver, "tsgu_jax"))
+        raise TypeError(_solver_words.preconditioner_as_solver(name, solver, "tsgu_jax"))
     _checks.check_callable(name, solver)
     if not prepares and solver is not None and not callable(solver):
-        raise TypeError(_wording.not_callable(name, solver, "tsgu_jax"))
+        raise TypeError(_solver_words.not_a_solver(name, solver, _registry.meant(name, solver, "tsgu_jax")))
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Plan:
             check_solver(name, solver)
             if isinstance(solver, Method):
                 solver.arguments(self.arguments)
-            elif _wording.is_prepared(solver) and self.arguments:
-                raise TypeError(_wording.arguments_of_prepared(name, sorted(self.arguments)))
+            elif _kinds.is_prepared(solver) and self.arguments:
+                raise TypeError(_solver_words.arguments_of_prepared(name, sorted(self.arguments)))
         _checks.check_verify(self.verify)
 
     @property
@@ -98,7 +100,7 @@ class Plan:
             if is_function(arguments.get("M")):
                 arguments["M"] = trace("M", arguments["M"], like, convert=True)
             return solver.bind(arguments, like.shape[0], like.dtype, matrix)
-        of_transpose = of_transpose and not _wording.is_prepared(solver)  # which solves with both
+        of_transpose = of_transpose and not _kinds.is_prepared(solver)  # which solves with both
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem, like)
 
 
@@ -151,7 +153,7 @@ class LinearSystem:
             assert self.pattern is not None
             return _products.entrywise(values, x, self.pattern.entries)
         if isinstance(self._derived, str):
-            consts = _autodiff.refusing(_wording.closed_over(self._derived), self.function.consts)
+            consts = _autodiff.refusing(_function_words.closed_over(self._derived), self.function.consts)
             return replace(self.function, consts=consts)(x)
         return self._derived.linear(x)
 
@@ -249,7 +251,7 @@ class Foreign:
 
     @property
     def name(self) -> str:
-        return _wording.name_of(self.solver)
+        return _kinds.name_of(self.solver)
 
     def prepare(self, matrix: Any) -> Any:
         if isinstance(self.given, Function):
@@ -270,17 +272,17 @@ class _ForeignSystem:
             else MatrixOperator(matrix.values, matrix.pattern.entries)
         )
         solver = bound.solver
-        prepared: Any = solver.prepare(given, **bound.arguments) if _wording.prepares(solver) else solver
-        self._prepared: Any = prepared if _wording.is_prepared(prepared) else None
+        prepared: Any = solver.prepare(given, **bound.arguments) if _kinds.prepares(solver) else solver
+        self._prepared: Any = prepared if _kinds.is_prepared(prepared) else None
 
     @property
     def refusal(self) -> str | None:
         if isinstance(self._prepared, PreparedSolver):
             return self._prepared.refusal
         if isinstance(self._operator, CallableOperator) and self._operator.transpose is None:
-            return _wording.transpose_of_a(self._bound.name, str(self._operator.derived))
+            return _function_words.transpose_of_a(self._bound.name, str(self._operator.derived))
         M = self._transposed_preconditioner
-        return _wording.transpose_of_m(self._bound.name, M) if isinstance(M, str) else None
+        return _solver_words.transpose_of_m(self._bound.name, M) if isinstance(M, str) else None
 
     @property
     def atol(self) -> Any:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 import tsgu
 import tsgu_jax
-from tsgu._core.report import _across, _place, _wording
+from tsgu._core import _kinds
+from tsgu._core.report import _across, _place, _solver_words, _wording
 from tsgu._core.report._log import recording
 from tsgu._rule import _method as torch_method
 from tsgu._rule._frontend import call as called_alone
@@ -77,7 +78,7 @@ def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
                 x = f(to_jax(A), to_jax(B), **given)
                 return to_torch(x[0] if isinstance(x, tuple) and x else x, copy=True)
 
-        solve.__name__ = f"jax_solver({_wording.name_of(f)})"
+        solve.__name__ = f"jax_solver({_kinds.name_of(f)})"
         return solve
 
     @functools.wraps(f, updated=())
@@ -164,14 +165,14 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
     Array([1., 2.], dtype=float32)
     """
     _check(f)
-    name = f"torch_solver({_wording.name_of(f)})"
+    name = f"torch_solver({_kinds.name_of(f)})"
 
     def solve(A: Any, B: Array, **kwargs: Any) -> Array:
         if any(isinstance(x, Tensor | tsgu.SparseMatrix) for x in (A, B)):
             got = f"{type(A).__name__} and {type(B).__name__} of torch"
             raise TypeError(_across.solver_in_the_wrong_place(name, "JAX", got))
         if isinstance(f, torch_method.Method) and f.arguments(kwargs).get("atol"):
-            raise TypeError(_wording.atol_across(name, f.name))
+            raise TypeError(_solver_words.atol_across(name, f.name))
         result = jax.ShapeDtypeStruct((A.shape[1], *B.shape[1:]), B.dtype)
         dtype = np.dtype(B.dtype)
         leaves, structure = jax.tree.flatten((_entries(A), B, {k: _to_host(v, k, name) for k, v in kwargs.items()}))
@@ -188,7 +189,7 @@ def torch_solver(f: Callable[..., Any]) -> Callable[..., Any]:
                 x = f(given, b, **arguments)
             x = x[0] if isinstance(x, tuple) and x else x
             if not isinstance(x, Tensor):
-                raise TypeError(_wording.result(name, f"a tensor of shape {result.shape}", type(x).__name__))
+                raise TypeError(_solver_words.result(name, f"a tensor of shape {result.shape}", type(x).__name__))
             return x.detach().resolve_conj().resolve_neg().cpu().numpy().astype(dtype)
 
         x: Array = _host.call(

@@ -21,6 +21,7 @@ from torch2jax import Torchish, implements, j2t_dtype
 
 import tsgu
 import tsgu_jax
+from tsgu._core import _kinds
 from tsgu._core.methods import _registry
 from tsgu._core.report import _wording
 from tsgu._rule import _method as torch_method
@@ -239,7 +240,7 @@ def _method(name: str, solver: Any) -> Any:
     if solver is None:
         return None
     if not isinstance(solver, torch_method.Method):
-        kind = _wording.name_of(solver)
+        kind = _kinds.name_of(solver)
         raise TypeError(
             f"{name} must be a method of tsgu inside torch2jax.t2j, such as tsgu.linear_cg, or None; got {kind}. "
             "To call another torch solver from JAX use tsgu_jax with tsgu_jax.interop.torch_solver."

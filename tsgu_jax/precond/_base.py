@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _internals
@@ -92,9 +92,9 @@ class Preconditioner(ABC):
             If M is complex and the system is real.
         """
         if self.shape != (n, n):
-            raise ValueError(_wording.shape_of_m(n, self.shape))
+            raise ValueError(_solver_words.shape_of_m(n, self.shape))
         if jnp.issubdtype(self.dtype, jnp.complexfloating) and not jnp.issubdtype(dtype, jnp.complexfloating):
-            raise TypeError(_wording.complex_m(self.dtype))
+            raise TypeError(_solver_words.complex_m(self.dtype))
         held: Self = jax.tree.map(stop_gradient, self.astype(dtype))
         return held
 
@@ -118,7 +118,7 @@ def matrix(A: Any) -> SparseMatrix:
     _checks.check_square(tuple(A.shape), "SparseMatrix")
     _checks.check_dtype("A", A)
     if A.values.ndim != 1:
-        raise ValueError(_wording.one_matrix(tuple(A.values.shape), _wording.OF_ONE_MEMBER))
+        raise ValueError(_solver_words.one_matrix(tuple(A.values.shape), _solver_words.OF_ONE_MEMBER))
     values = stop_gradient(A.values) if _internals.is_traced(A.values) else A.values
     _checks.check_finite("A", values)
     return A.with_values(values)

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from tsgu._core.factors._blocks import check_size
 from tsgu._core.methods._options import ASYMMETRY, check_keywords
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._core.report import _wording
+from tsgu._core.report import _matrix_words
 
 Array = npt.NDArray[Any]
 
@@ -180,7 +180,7 @@ def check_degree(degree: Any) -> int:
 def check_diagonal(name: str, diagonal: Array) -> None:
     zero = np.flatnonzero(diagonal == 0)
     if zero.size:
-        raise ValueError(_wording.zero_diagonal(name, int(zero[0]), zero.size))
+        raise ValueError(_matrix_words.zero_diagonal(name, int(zero[0]), zero.size))
 
 
 def _function(kind: str, dtype: np.dtype[Any], n: int, block: int) -> Callable[..., Any]:

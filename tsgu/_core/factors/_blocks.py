@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _matrix_words
 
 Array = npt.NDArray[Any]
 
@@ -40,4 +40,4 @@ def check_inverses(blocks: Array, inverses: Array, n: int) -> None:
     if singular:
         first, block = singular[0], blocks.shape[-1]
         rows = first * block, min((first + 1) * block, n)
-        raise ValueError(_wording.singular_block(first, rows, len(singular)))
+        raise ValueError(_matrix_words.singular_block(first, rows, len(singular)))

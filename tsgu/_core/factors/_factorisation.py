@@ -13,7 +13,7 @@ from tsgu._core.factors._nullvector import Probe, Verdict
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._core.report import _wording
+from tsgu._core.report import _matrix_words, _solver_words
 from tsgu._core.report._status import ColumnInfo
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ def library_for(asked: str | None) -> str:
     if asked is None:
         return "pardiso" if _mkl.installed() else "superlu"
     if asked not in LIBRARIES:
-        raise ValueError(_wording.library(LIBRARIES, asked))
+        raise ValueError(_solver_words.library(LIBRARIES, asked))
     if asked == "pardiso" and not _mkl.installed():
         raise ImportError('library="pardiso" needs pypardiso: pip install "tsgu[pardiso]"')
     return asked
@@ -151,7 +151,7 @@ class Factorisation:
 
     def _check_verdict(self) -> None:
         if self._verdict is not None and self._verdict.singular:
-            raise SingularMatrixError(_wording.null_vector(self._verdict.words, self._verdict.of_transpose))
+            raise SingularMatrixError(_matrix_words.null_vector(self._verdict.words, self._verdict.of_transpose))
 
     def _raw(self, b: Array, transposed: bool) -> Array:
         return b if self._factors is None else self._factors.solve(b, transposed)
@@ -184,7 +184,7 @@ def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str) -> Iterato
     if n == 0:
         return
     if symbolic.structural_rank < n:
-        raise SingularMatrixError(_wording.structurally_singular(symbolic.structural_rank, n))
+        raise SingularMatrixError(_matrix_words.structurally_singular(symbolic.structural_rank, n))
     if library == "pardiso":
         yield from _pardiso.attempts(matrix, symbolic)
     yield from _superlu.attempts(matrix.data, symbolic)

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import SuperLU, spilu
 
 from tsgu._core.factors import _superlu
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._core.report import _wording
+from tsgu._core.report import _matrix_words
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +42,8 @@ class IncompleteFactors:
         if n == 0:
             return
         if symbolic.structural_rank < n:  # SuperLU would write past the end of its arrays
-            raise ValueError(_wording.singular_incomplete(_wording.structurally_singular(symbolic.structural_rank, n)))
+            reason = _matrix_words.structurally_singular(symbolic.structural_rank, n)
+            raise ValueError(_matrix_words.singular_incomplete(reason))
         other = symbolic.transpose
         matrix = sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape)
         try:
@@ -51,10 +52,10 @@ class IncompleteFactors:
             found = _superlu.translated(error)
             if not isinstance(found, _superlu.SingularMatrixError):
                 raise found from error
-            raise ValueError(_wording.singular_incomplete(str(found))) from error
+            raise ValueError(_matrix_words.singular_incomplete(str(found))) from error
         probe = self._lu.solve(np.ones(n, self.dtype))
         if not np.isfinite(probe).all():
-            raise ValueError(_wording.singular_incomplete("factors that overflow"))
+            raise ValueError(_matrix_words.singular_incomplete("factors that overflow"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return IncompleteFactors, self._made_of  # factored again: what SuperLU holds cannot be copied

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, splu
 
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._core.report import _wording
+from tsgu._core.report import _matrix_words
 
 Array = npt.NDArray[Any]
 
@@ -130,7 +130,7 @@ def translated(error: RuntimeError) -> Exception:
     """The same in our words. SuperLU names the line of a C file, where it was out of memory or of pivots."""
     if "alloc" in str(error).lower():
         return MemoryError("SuperLU has no memory for the factors of A.")
-    return SingularMatrixError(_wording.ZERO_PIVOT)
+    return SingularMatrixError(_matrix_words.ZERO_PIVOT)
 
 
 def _sorted(matrix: sp.csc_array) -> sp.csc_array:

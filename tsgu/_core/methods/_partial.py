@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from tsgu._core.report import _wording
+from tsgu._core.report import _solver_words
 
 
 def unwrapped(
@@ -37,7 +37,7 @@ def unwrapped(
     for solver in given:
         for name, value in getattr(solver, "keywords", {}).items():
             if name in hidden and name not in arguments and not _same(hidden[name], value):
-                raise TypeError(_wording.given_twice(name, hidden[name], value))
+                raise TypeError(_solver_words.given_twice(name, hidden[name], value))
             hidden[name] = value
     return _inner(solve), _inner(transpose_solve), {**hidden, **arguments}
 

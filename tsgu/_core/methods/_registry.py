@@ -194,6 +194,13 @@ def loaded(package: str, methods: Iterable[MethodTraits]) -> dict[str, Any]:
     }
 
 
+def meant(argument: str, given: object, package: str) -> str:
+    """The method of this name as the user would write it; where there is none, the first one that takes steps."""
+    fitting = [each for each in METHODS if each.rectangular == ("lstsq" in argument)]
+    first = next(each.name for each in fitting if each.iterative)
+    return f"{package}.{given if given in [each.name for each in fitting] else first}"
+
+
 def method_table() -> str:
     """The methods as a table in Markdown."""
     return _table(

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from tsgu._core.pattern._symbolic import Indices, Symbolic, index_dtype
-from tsgu._core.report import _wording
+from tsgu._core.report import _matrix_words
 
 
 class Triangle:
@@ -59,7 +59,7 @@ class Triangle:
         if wrong.size:
             row, col = int(s.row[wrong[0]]), int(s.col[wrong[0]])
             place = self.place(row)
-            message = _wording.wrong_side(
+            message = _matrix_words.wrong_side(
                 self.upper, wrong.size, s.nnz, place[0], col % self.size if self.size else col, place[1]
             )
             raise ValueError(message)
@@ -67,9 +67,9 @@ class Triangle:
         stored[s.row[s.row == s.col]] = True
         if self.unit:
             rows = np.flatnonzero(stored)
-            raise ValueError(_wording.unit_diagonal(rows.size, n, *self.place(int(rows[0]))))
+            raise ValueError(_matrix_words.unit_diagonal(rows.size, n, *self.place(int(rows[0]))))
         rows = np.flatnonzero(~stored)
-        raise ValueError(_wording.no_diagonal(rows.size, n, *self.place(int(rows[0]))))
+        raise ValueError(_matrix_words.no_diagonal(rows.size, n, *self.place(int(rows[0]))))
 
     def place(self, row: int) -> tuple[int, str]:
         """Row of a member, and which member in words; no words where there is one alone."""

@@ -1,6 +1,6 @@
 """The words for what belongs to the other framework."""
 
-from tsgu._core.report._wording import name_of
+from tsgu._core._kinds import name_of
 
 
 def of_the_other_framework(name: str, solver: str, ours: str, theirs: str, got: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsgu._core.report._wording import NULL_SPACE_REMEDY
+from tsgu._core.report._matrix_words import NULL_SPACE_REMEDY
 
 ADVICE = {
     "converged": "",
