@@ -180,7 +180,7 @@ class TriangularSystem:
 
     def prepared(self, values: Array | None) -> Substitution:
         assert values is not None
-        return Substitution(self, _substitution.ready(self.rows, values))
+        return Substitution(self, _substitution.prepared(self.rows, values))
 
 
 class Solves:
@@ -208,7 +208,7 @@ class Solves:
 
 
 class Substitution:
-    """A triangle made ready: solves with it and its transpose, and their residuals."""
+    """A triangle prepared: solves with it and its transpose, and their residuals."""
 
     refusal = None
 

@@ -152,7 +152,7 @@ def test_the_loops_become_native_code_and_copy_no_vector():
     A = tsgu_jax.SparseMatrix.from_bcoo(BCOO.fromdense(jnp.asarray(lower())))
     _, rows = _substitution.rows_of(A.pattern, False, False, 1)
     for dtype, columns in ((jnp.float64, 1), (jnp.float64, 20), (jnp.complex128, 5)):
-        matrix, b = _substitution.ready(rows, A.values.astype(dtype)), jnp.ones((N, columns), dtype)
+        matrix, b = _substitution.prepared(rows, A.values.astype(dtype)), jnp.ones((N, columns), dtype)
         for transposed in (False, True):
             for function in (
                 lambda m, b, t=transposed: _substitution.substitute(rows, m, b, t),

@@ -79,7 +79,7 @@ def test_on_another_device_it_is_refused_by_name(name):
     row, col, values = entries()
     A = tsgu.SparseMatrix.from_coo(row, col, values, (12, 12))
     with pytest.raises(ValueError, match=r"M must be a \(12, 12\) matrix on meta.*on cpu"):
-        BUILD[name](A).ready(12, torch.float64, torch.device("meta"))
+        BUILD[name](A).fitted(12, torch.float64, torch.device("meta"))
 
 
 def test_wide_blocks_of_columns_equal_single_ones():

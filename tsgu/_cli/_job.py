@@ -55,14 +55,14 @@ def reference(problem: Problem) -> Reference:
     """
     try:
         with progress("factoring for the checks"):
-            ready = Reference(problem)
+            found = Reference(problem)
     except np.linalg.LinAlgError as error:
         raise CommandError(f"{problem.title}: the matrix is singular") from error
-    if not ready.condition * float(np.finfo(np.float64).eps) < NO_DIGIT:
+    if not found.condition * float(np.finfo(np.float64).eps) < NO_DIGIT:
         raise CommandError(
-            f"{problem.title}: the matrix is singular to working precision; condition number {ready.condition:.1e}"
+            f"{problem.title}: the matrix is singular to working precision; condition number {found.condition:.1e}"
         )
-    return ready
+    return found
 
 
 def run(problem: Problem, method: str, name: str, backend: Backend, against: Reference, log: Log) -> Outcome:

@@ -14,7 +14,7 @@ def is_prepared(solver: object) -> bool:
 
 
 def prepares(solver: object) -> bool:
-    """Whether it is to be made ready for a matrix first; what comes of it may be the object itself."""
+    """Whether it is to be prepared for a matrix first; what comes of it may be the object itself."""
     return callable(getattr(solver, "prepare", None))
 
 

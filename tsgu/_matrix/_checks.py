@@ -208,7 +208,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_preparable(A: SparseMatrix, rectangular: bool) -> None:
-    """One matrix that a method can be made ready for."""
+    """One matrix that a method can be prepared for."""
     if A.values.dim() != 1:
         raise ValueError(_solver_words.one_matrix(tuple(A.shape), _solver_words.PREPARE_EACH))
     if not rectangular:

@@ -33,7 +33,7 @@ class _AutoSystem:
         self._matrix, self._arguments = A, arguments
         self._traits = _choice.traits_of(A.pattern.symbolic, _products.host(A.values))
         self._plan = _choice.candidates(self._traits, library_for(None))
-        self._ready: dict[int, Prepared] = {}
+        self._known: dict[int, Prepared] = {}
         self._place = 0
         self._failures: list[str] = []
 
@@ -75,11 +75,11 @@ class _AutoSystem:
     def _attempt(
         self, candidate: Candidate, last: bool, B: Tensor, transposed: bool, primal: bool
     ) -> tuple[Tensor, Report]:
-        if self._place not in self._ready:
-            self._ready[self._place] = self._prepared(candidate, last)
-        ready = self._ready[self._place]
+        if self._place not in self._known:
+            self._known[self._place] = self._prepared(candidate, last)
+        prepared = self._known[self._place]
         with _log.set_aside() as reports:
-            x = ready.solve_transpose(B) if transposed else ready.solve(B, None, primal)
+            x = prepared.solve_transpose(B) if transposed else prepared.solve(B, None, primal)
         (report,) = reports
         note = _choice.note(self._traits, self._plan, self._place, self._failures)
         return x, report._replace(info=replace(report.info, method=candidate.name, note=note))
@@ -94,7 +94,7 @@ class _AutoSystem:
                 arguments["M"] = getattr(precond, candidate.precond)(self._matrix, **dict(candidate.options))
             except ValueError as error:
                 raise _NoPreconditionerError(str(error)) from error
-        return _METHODS[candidate.method].ready(self._matrix, **arguments)
+        return _METHODS[candidate.method].prepared(self._matrix, **arguments)
 
 
 class _NoPreconditionerError(Exception):

@@ -1,4 +1,4 @@
-"""A Krylov method made ready for one matrix: options checked, A converted once, its transpose on demand."""
+"""A Krylov method prepared for one matrix: options checked, A converted once, its transpose on demand."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The loop around LSMR, and the method made ready for one matrix.
+"""The loop around LSMR, and the method prepared for one matrix.
 
 As the driver of the other methods it scales each right-hand side by a power of two, puts aside a column that is done,
 and goes back to the method with the true residual where the recurrence was too optimistic. What differs is the stopping
@@ -267,7 +267,7 @@ def least_squares_method(kernel: Kernel) -> Callable[[Callable[P, Tensor]], Meth
 
 
 class _LeastSquaresSystem:
-    """The method made ready for one matrix: for least squares, and for the solution of a square system."""
+    """The method prepared for one matrix: for least squares, and for the solution of a square system."""
 
     def __init__(self, kernel: Kernel, name: str, A: SparseMatrix, arguments: Mapping[str, Any]) -> None:
         self._kernel, self._name, self._matrix = kernel, name, A

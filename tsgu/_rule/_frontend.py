@@ -15,7 +15,8 @@ from tsgu._rule._dynamo import uncompiled
 from tsgu._rule._function import Function
 from tsgu._rule._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
 from tsgu._rule._method import Method
-from tsgu._rule._system import LinearSystem, Plan
+from tsgu._rule._plan import Plan
+from tsgu._rule._system import LinearSystem
 
 Solver = Callable[..., Any] | None
 

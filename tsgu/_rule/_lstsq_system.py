@@ -15,13 +15,14 @@ from tsgu._core.report import _log, _place, _solver_words, _status
 from tsgu._matrix import _checks, _internals, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._rule._foreign import Layouts
 from tsgu._rule._implicit_lstsq import Pair
 from tsgu._rule._method import Method
-from tsgu._rule._system import Solver, _Layouts, check_solver
+from tsgu._rule._plan import Solver, check_solver
 
 
 class PreparedLeastSquares(Protocol):
-    """A method made ready for one matrix."""
+    """A method prepared for one matrix."""
 
     @property
     def rows(self) -> int:
@@ -81,7 +82,7 @@ class LeastSquaresSystem:
         self._member = member
         self._plan = plan
         self._given = given
-        self._ready: tuple[Any, _Solves] | None = None
+        self._known: tuple[Any, _Solves] | None = None
         self._values: Tensor | None = None
         self._members: dict[int, LeastSquaresSystem] = {}
 
@@ -112,12 +113,12 @@ class LeastSquaresSystem:
         return self._members[index]
 
     def _prepare(self, values: Tensor) -> "_Solves":
-        """What is ready for these values: made in the forward pass, found again in the adjoint."""
+        """What is prepared for these values: made in the forward pass, found again in the adjoint."""
         key = values.data_ptr(), _internals.version(values)
-        if self._ready is None or self._ready[0] != key:
+        if self._known is None or self._known[0] != key:
             self._values = values  # kept alive, so that its address is not used again
-            self._ready = key, _Solves(self._plan, _Layouts(SparseMatrix(values, self.pattern), self._given))
-        return self._ready[1]
+            self._known = key, _Solves(self._plan, Layouts(SparseMatrix(values, self.pattern), self._given))
+        return self._known[1]
 
 
 def _extended(b: Tensor | None, rows: int) -> Tensor | None:
@@ -128,9 +129,9 @@ def _extended(b: Tensor | None, rows: int) -> Tensor | None:
 
 
 class _Solves:
-    """Both roles of a plan, made ready for one matrix when they are first needed."""
+    """Both roles of a plan, prepared for one matrix when they are first needed."""
 
-    def __init__(self, plan: LeastSquaresPlan, matrix: _Layouts) -> None:
+    def __init__(self, plan: LeastSquaresPlan, matrix: Layouts) -> None:
         self._plan, self._matrix = plan, matrix
 
     @cached_property
@@ -147,7 +148,7 @@ class _Solves:
     def _prepared(self, solver: Any, of_transpose: bool) -> PreparedLeastSquares:
         arguments = {name: value for name, value in self._plan.arguments.items() if name != "x0"}
         if isinstance(solver, Method):
-            prepared: Any = solver.ready(self._matrix.sparse, **arguments)
+            prepared: Any = solver.prepared(self._matrix.sparse, **arguments)
             return prepared
         return _Foreign(solver, of_transpose, self._matrix, arguments, self._plan.verify)
 
@@ -156,7 +157,7 @@ class _Foreign:
     """A callable from outside the package: given A as the user has it, and its result checked by two products."""
 
     def __init__(
-        self, solver: Any, of_transpose: bool, matrix: _Layouts, arguments: Mapping[str, Any], verify: float | None
+        self, solver: Any, of_transpose: bool, matrix: Layouts, arguments: Mapping[str, Any], verify: float | None
     ) -> None:
         self._solver, self._name, self._of_transpose = solver, _kinds.name_of(solver), of_transpose
         self._matrix, self._arguments, self._verify = matrix, arguments, verify

@@ -1,15 +1,14 @@
 """A solution method of the package: callable on its own, and something that can be prepared for one matrix."""
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, Protocol
+from typing import Any, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
+from tsgu._core.methods._method import MethodBase
+from tsgu._core.methods._options import Settings
 from tsgu._core.report import _solver_words
 from tsgu._matrix import _checks
 from tsgu._matrix._autocast import uncast, widened
@@ -19,7 +18,7 @@ P = ParamSpec("P")
 
 
 class Prepared(Protocol):
-    """A method made ready for one matrix."""
+    """A method prepared for one matrix."""
 
     def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         """X with A X = B; ``primal`` for the user's own B, of whose size an absolute tolerance speaks."""
@@ -29,7 +28,7 @@ class Prepared(Protocol):
 
 
 class PreparedSolver:
-    """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
+    """A method prepared for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
 
     Its solves are not differentiated. Given to :func:`tsgu.sparse_generic_solve` it serves the forward and the adjoint
     solve of the same matrix, as often as that is solved with. It keeps a copy of the matrix, from which a copy of it is
@@ -39,7 +38,7 @@ class PreparedSolver:
     def __init__(self, method: "Method[Any]", A: Any, arguments: Mapping[str, Any]) -> None:
         self.name, self._starts = method.name, method.starts
         self._made_of = method, A, arguments
-        self._prepared = method.ready(A, **arguments)
+        self._prepared = method.prepared(A, **arguments)
         self.atol = float(arguments.get("atol", 0.0))
         self._shape: tuple[int, ...] | None = A.shape if isinstance(A, SparseMatrix) else None
         self._dtype: torch.dtype | None = A.dtype if isinstance(A, SparseMatrix) else None
@@ -80,7 +79,7 @@ class PreparedSolver:
         return f"<{self.name} prepared for a matrix of shape {self._shape}, dtype {self._dtype}>"
 
 
-class Method(Generic[P]):
+class Method(MethodBase[P, Tensor]):
     """A solution method, such as :data:`tsgu.linear_cg`.
 
     Calling it solves, with gradients. Given as ``solve=`` or ``transpose_solve=`` it is prepared once in the forward
@@ -96,21 +95,11 @@ class Method(Generic[P]):
         hermitian: bool,
         rectangular: bool = False,
     ) -> None:
-        functools.update_wrapper(self, function)
-        self._function = function
+        super().__init__(function, settings=settings, hermitian=hermitian, rectangular=rectangular)
         self._prepare = prepare
-        self._settings = settings
-        self.hermitian = hermitian  # whether it solves Hermitian systems alone
-        self.rectangular = rectangular  # whether it minimises ||A X - B|| for rectangular A
-        parameters = inspect.signature(function).parameters.values()
-        self._keywords = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-        self.name = function.__name__
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return self._function(*args, **kwargs)
 
     def prepare(self, A: Any, **kwargs: Any) -> Any:
-        """Make ready for one matrix, to be solved with again and again.
+        """Prepare for one matrix, to be solved with again and again.
 
         Parameters
         ----------
@@ -148,28 +137,12 @@ class Method(Generic[P]):
             _checks.check_preparable(A, self.rectangular)
         arguments = {name: _kept(value) for name, value in self.arguments(kwargs).items()}
         A = _kept(A)
-        return self.ready(A, **arguments) if self.rectangular else PreparedSolver(self, A, arguments)
-
-    @property
-    def starts(self) -> bool:
-        """Whether it takes a start x0."""
-        return "x0" in self._keywords
+        return self.prepared(A, **arguments) if self.rectangular else PreparedSolver(self, A, arguments)
 
     @uncast
-    def ready(self, A: Any, **kwargs: Any) -> Prepared:
+    def prepared(self, A: Any, **kwargs: Any) -> Prepared:
         """The same for a SparseMatrix or a callable, without checks of what is solved."""
         return self._prepare(A, self.arguments(kwargs))
-
-    def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments checked, those left at None removed, and ``settings`` resolved."""
-        check_keywords(self.name, kwargs, self._keywords)
-        return resolve_settings(self.name, {k: v for k, v in kwargs.items() if v is not None}, self._settings)
-
-    def __reduce__(self) -> str:
-        return self.name  # under which its module has it: so a module or settings that hold it can be saved and copied
-
-    def __repr__(self) -> str:
-        return f"<method {self.__module__.split('.')[0]}.{self.name}>"
 
 
 def _kept(given: Any) -> Any:

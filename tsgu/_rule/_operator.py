@@ -227,7 +227,7 @@ def preconditioner(M: Any, n: int, dtype: torch.dtype, device: torch.device) -> 
     if M is None:
         return _identity
     if isinstance(M, _base.Preconditioner):
-        return M.ready(n, dtype, device).apply
+        return M.fitted(n, dtype, device).apply
     if isinstance(M, SparseMatrix | Tensor):
         if tuple(M.shape) != (n, n) or M.device != device:
             raise ValueError(_solver_words.shape_of_m(n, tuple(M.shape), device, M.device))

@@ -67,7 +67,7 @@ class Preconditioner(ABC):
     def to(self, dtype: torch.dtype) -> Preconditioner:
         """The same in another dtype."""
 
-    def ready(self, n: int, dtype: torch.dtype, device: torch.device) -> Preconditioner:
+    def fitted(self, n: int, dtype: torch.dtype, device: torch.device) -> Preconditioner:
         """The same for systems of this size, dtype and device.
 
         Raises

@@ -206,7 +206,7 @@ def check_unbatched(values: Any) -> None:
 
 
 def check_preparable(A: Any, rectangular: bool) -> None:
-    """One SparseMatrix that a method can be made ready for."""
+    """One SparseMatrix that a method can be prepared for."""
     if A.values.ndim != 1:
         raise ValueError(_solver_words.one_matrix(tuple(A.shape), _solver_words.PREPARE_EACH))
     if not rectangular:

@@ -111,11 +111,11 @@ class _BySegments:
 
 
 Operand = _ByDiagonals | _ByRows | _BySegments
-"""A matrix made ready for many products."""
+"""A matrix prepared for many products."""
 
 
 def operand(values: Array, entries: Entries, transposed: bool) -> Operand:
-    """A, or A^T, made ready for products."""
+    """A, or A^T, prepared for products."""
     row, col, layout = entries.row, entries.col, entries.rows
     if transposed:
         row, col, layout = col, row, entries.columns

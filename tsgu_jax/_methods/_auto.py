@@ -29,7 +29,7 @@ from tsgu_jax._program import _internals, _mesh
 from tsgu_jax._program._conditions import in_all, in_any
 from tsgu_jax._program._report import CODE, Choice, Outcome
 from tsgu_jax._rule._frontend import call
-from tsgu_jax._rule._method import Bound, Method, Prepared, refuse_callable
+from tsgu_jax._rule._method import Configured, Method, Prepared, refuse_callable
 from tsgu_jax._rule._operator import MatrixOperator
 
 _METHODS: dict[str, Method[Any]] = _registry.loaded("tsgu_jax", _registry.krylov())
@@ -41,24 +41,25 @@ _COMPILING = 5.0
 """Seconds to compile another multigrid hierarchy into a solve and its adjoint."""
 
 
-@partial(register_dataclass, data_fields=["bound"], meta_fields=["precond", "definite"])
+@partial(register_dataclass, data_fields=["configured"], meta_fields=["precond", "definite"])
 @dataclass(frozen=True, eq=False)
 class _Attempt:
     """A method with its arguments.
 
-    ``precond`` names a preconditioner to be made of the matrix at hand, where ``bound`` does not hold one; ``definite``
-    says that it is for matrices that look definite, which is seen when the program runs.
+    ``precond`` names a preconditioner to be made of the matrix at hand, where ``configured`` does not hold one;
+    ``definite`` says that it is for matrices that look definite, which is seen when the program runs.
     """
 
-    bound: Bound
+    configured: Configured
     precond: str | None
     definite: bool
 
     def prepare(self, matrix: SparseMatrix) -> Prepared:
-        bound: Any = self.bound
+        configured: Any = self.configured
         if self.precond is not None:
-            bound = replace(bound, M=getattr(precond, self.precond)(matrix).ready(matrix.shape[0], matrix.dtype))
-        prepared: Prepared = bound.prepare(matrix)
+            M = getattr(precond, self.precond)(matrix)
+            configured = replace(configured, M=M.fitted(matrix.shape[0], matrix.dtype))
+        prepared: Prepared = configured.prepare(matrix)
         return prepared
 
 
@@ -81,7 +82,7 @@ class _Auto:
 @partial(register_dataclass, data_fields=["_method", "_matrix", "_first"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class _AutoSystem:
-    """The attempts on one matrix. The first is made ready once, for forward and adjoint; others where they are run."""
+    """The attempts on one matrix. The first is prepared once, for forward and adjoint; others where they are run."""
 
     _method: _Auto
     _matrix: SparseMatrix
@@ -102,7 +103,7 @@ class _AutoSystem:
     def _solve(self, B: Array, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
         attempts, names = self._method.attempts, self._method.names
         real = jnp.finfo(B.dtype).dtype
-        keep = any(getattr(attempt.bound, "keep", False) for attempt in attempts)
+        keep = any(getattr(attempt.configured, "keep", False) for attempt in attempts)
 
         def run(place: int, prepared: Prepared | None = None) -> tuple[Array, Outcome]:
             prepared = attempts[place].prepare(self._matrix) if prepared is None else prepared
@@ -167,7 +168,7 @@ def _looks_definite(matrix: SparseMatrix) -> Array:
     return MatrixOperator(matrix.values, entries).is_hermitian & (jnp.all(diagonal > 0) | jnp.all(diagonal < 0))
 
 
-def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Auto:
+def _configure(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Auto:
     refuse_callable("auto", matrix)
     options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))  # which checks them, whoever solves
     values = stop_gradient(matrix.values)
@@ -188,10 +189,10 @@ def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Aut
                 continue
             later = None
         if candidate.method == "direct":
-            bound: Bound = Direct(recording(), dict(candidate.options)["library"], arguments.get("rtol"))
+            configured: Configured = Direct(recording(), dict(candidate.options)["library"], arguments.get("rtol"))
         else:
-            bound = _METHODS[candidate.method].bind(chosen, n, dtype, matrix)
-        attempt = _Attempt(bound, later, definite=not known and candidate.method == "linear_cg")
+            configured = _METHODS[candidate.method].configure(chosen, n, dtype, matrix)
+        attempt = _Attempt(configured, later, definite=not known and candidate.method == "linear_cg")
         attempts.append(attempt)
         names.append((candidate.name, _choice.note(traits, plan, place, failures)))
         failures.append(_failure(candidate.name, attempt))
@@ -326,4 +327,4 @@ def _auto(
 
 _auto.__name__ = _auto.__qualname__ = "auto"
 
-auto = Method(_auto, _bind, settings=None, hermitian=False)
+auto = Method(_auto, _configure, settings=None, hermitian=False)

@@ -86,7 +86,7 @@ class _DirectSystem:
         return x, Outcome(code, None, residual, None, jnp.asarray(target, real), None)
 
 
-def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Direct:
+def _configure(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Direct:
     return Direct(recording(), library_for(arguments.get("library")))
 
 
@@ -153,4 +153,4 @@ def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
 
 _direct.__name__ = _direct.__qualname__ = "direct"
 
-direct = Method(_direct, _bind, settings=None, hermitian=False)
+direct = Method(_direct, _configure, settings=None, hermitian=False)

@@ -1,4 +1,4 @@
-"""A Krylov method with its arguments, and made ready for one matrix."""
+"""A Krylov method with its arguments, and prepared for one matrix."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def krylov_method(
     def decorate(function: Callable[P, Array]) -> Method[P]:
         name = function.__name__
 
-        def bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Krylov:
+        def configure(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _Krylov:
             options = resolve_options(arguments, n, float(jnp.finfo(dtype).eps))
             limits = Limits(options.rtol, min(options.maxiter, 2**31 - 1))
             atol = options.atol or None
@@ -54,7 +54,7 @@ def krylov_method(
             watching = watched() is not None
             return _Krylov(kernel, name, hermitian, options.restart, recording(), watching, limits, atol, M)
 
-        return Method(function, bind, settings=settings, hermitian=hermitian)
+        return Method(function, configure, settings=settings, hermitian=hermitian)
 
     return decorate
 

@@ -17,7 +17,7 @@ from tsgu_jax._program import _mesh
 
 
 class Values(NamedTuple):
-    """A triangle made ready: values and columns in row order, without the diagonal, and the diagonal."""
+    """A triangle prepared: values and columns in row order, without the diagonal, and the diagonal."""
 
     values: Array
     col: Array

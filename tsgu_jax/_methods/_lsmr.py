@@ -139,7 +139,7 @@ class _LSMR:
 
 
 class _LSMRSystem:
-    """The method made ready for one matrix: for least squares, and for the solution of a square system."""
+    """The method prepared for one matrix: for least squares, and for the solution of a square system."""
 
     refusal = atol = None
 
@@ -186,7 +186,7 @@ class _LSMRSystem:
         return result.x, result.r, Outcome(*result[2:], target, None)
 
 
-def _bind(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _LSMR:
+def _configure(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _LSMR:
     eps = float(jnp.finfo(dtype).eps)
     options = resolve_least_squares(arguments, n, eps)
     optimal, incompatible = (optimality_tolerance(options.atol, eps, compatible) for compatible in (False, True))
@@ -267,4 +267,4 @@ def _lsmr(
 
 _lsmr.__name__ = _lsmr.__qualname__ = "lsmr"
 
-lsmr = Method(_lsmr, _bind, settings=None, hermitian=False, rectangular=True)
+lsmr = Method(_lsmr, _configure, settings=None, hermitian=False, rectangular=True)

@@ -130,7 +130,7 @@ def _traced_rows(entries: Entries, upper: bool, ones: bool) -> Rows:
     return Rows(row, col, start, stop, None, order, (there < n) & (there != across), misplaced, None, upper, ones)
 
 
-def ready(rows: Rows, values: Array) -> Values:
+def prepared(rows: Rows, values: Array) -> Values:
     """The values of a triangle laid out for the loops."""
     if rows.diagonal is not None:
         diagonal = values[rows.diagonal]

@@ -17,8 +17,8 @@ from tsgu_jax._rule._checked import checked_side, checked_system
 from tsgu_jax._rule._function import Vectors, trace
 from tsgu_jax._rule._lstsq_system import LeastSquaresPlan
 from tsgu_jax._rule._method import Method
+from tsgu_jax._rule._plan import Plan
 from tsgu_jax._rule._run import run
-from tsgu_jax._rule._system import Plan
 
 Solver = Callable[..., Any] | None
 

@@ -58,27 +58,27 @@ class System(Protocol):
         ...
 
     def prepare(self, values: Array | None) -> Solves:
-        """Make ready for these values, once for forward and adjoint."""
+        """Make prepared for these values, once for forward and adjoint."""
         ...
 
 
 def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> Array:
     """Solve A x = b; differentiable in the values and in b, to any order."""
-    ready = system.prepare(None if values is None else lax.stop_gradient(values))
-    product, refusal = partial(system.product, values), ready.refusal
-    adjoint = None if refusal is not None else ready.solve_transpose
+    prepared = system.prepare(None if values is None else lax.stop_gradient(values))
+    product, refusal = partial(system.product, values), prepared.refusal
+    adjoint = None if refusal is not None else prepared.solve_transpose
     # "Symmetric" keeps JAX from transposing the product. It would need that for derivatives with respect to what the
     # product closes over, which such a product refuses.
     opaque = adjoint is not None and not system.transposable
-    if x0 is None and ready.atol is None:
-        x = _mesh.linear_solve(product, b, lambda b: ready.solve(b, None, None), adjoint, opaque)
+    if x0 is None and prepared.atol is None:
+        x = _mesh.linear_solve(product, b, lambda b: prepared.solve(b, None, None), adjoint, opaque)
     else:
-        x = _solve_with_what_is_its_own(ready, product, b, x0, adjoint, opaque)
+        x = _solve_with_what_is_its_own(prepared, product, b, x0, adjoint, opaque)
     return x if refusal is None else cast(Array, untransposed_p.bind(x, message=refusal))
 
 
 def _solve_with_what_is_its_own(
-    ready: Solves, product: Any, b: Array, x0: Array | None, adjoint: Any, opaque: bool
+    prepared: Solves, product: Any, b: Array, x0: Array | None, adjoint: Any, opaque: bool
 ) -> Array:
     """The start and the absolute tolerance belong to this solve alone.
 
@@ -87,12 +87,12 @@ def _solve_with_what_is_its_own(
     """
     n = b.shape[0]
     known = [] if x0 is None else [lax.stop_gradient(x0)]
-    if ready.atol is not None:
-        known.append(jnp.full((1, *b.shape[1:]), ready.atol, b.dtype))
+    if prepared.atol is not None:
+        known.append(jnp.full((1, *b.shape[1:]), prepared.atol, b.dtype))
 
     def solved(rows: Array) -> Array:
         start = None if x0 is None else rows[n : 2 * n]
-        return ready.solve(rows[:n], start, None if ready.atol is None else rows[-1].real.max())
+        return prepared.solve(rows[:n], start, None if prepared.atol is None else rows[-1].real.max())
 
     def with_rest(x: Array, rows: Array) -> Array:
         return jnp.concatenate([x, rows[n:]])

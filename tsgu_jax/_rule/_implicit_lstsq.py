@@ -50,13 +50,13 @@ class System(Protocol):
         ...
 
     def prepare(self, values: Array) -> Solves:
-        """Make ready for these values, once for forward and adjoint."""
+        """Make prepared for these values, once for forward and adjoint."""
         ...
 
 
 def lstsq(system: System, values: Array, b: Array, x0: Array | None) -> Array:
     """x that minimises ||A x - b||; differentiable in the values and in b, to any order."""
-    ready = system.prepare(lax.stop_gradient(values))
+    prepared = system.prepare(lax.stop_gradient(values))
     m, n = system.shape
 
     # One array, since custom_linear_solve cannot be transposed where the cotangent of one output of several is zero. As
@@ -68,11 +68,11 @@ def lstsq(system: System, values: Array, b: Array, x0: Array | None) -> Array:
 
     def solve(sides: Array) -> Array:
         b, c, start = jnp.split(sides, (m, m + n))
-        return jnp.concatenate([*ready.solve(b, c, None if x0 is None else start), start])
+        return jnp.concatenate([*prepared.solve(b, c, None if x0 is None else start), start])
 
     def solve_transpose(sides: Array) -> Array:
         b, c, start = jnp.split(sides, (m, m + n))
-        return jnp.concatenate([*ready.solve_transpose(b, c), start])
+        return jnp.concatenate([*prepared.solve_transpose(b, c), start])
 
     sides = [b, jnp.zeros((n, *b.shape[1:]), b.dtype)] + ([] if x0 is None else [lax.stop_gradient(x0)])
     solved = _mesh.linear_solve(product, jnp.concatenate(sides), solve, solve_transpose)

@@ -22,13 +22,14 @@ from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._conditions import in_any
 from tsgu_jax._program._report import CODE, Member, Outcome
 from tsgu_jax._rule import _implicit_lstsq
+from tsgu_jax._rule._foreign import Foreign, transpose_in_kind
 from tsgu_jax._rule._implicit_lstsq import Pair
 from tsgu_jax._rule._method import Method
-from tsgu_jax._rule._system import Foreign, Solver, check_solver, transpose_in_kind
+from tsgu_jax._rule._plan import Solver, check_solver
 
 
 class PreparedLeastSquares(Protocol):
-    """A method made ready for one matrix; it says what became of a solve, and leaves the reporting to others."""
+    """A method prepared for one matrix; it says what became of a solve, and leaves the reporting to others."""
 
     def least_squares(self, B: Array, x0: Array | None) -> tuple[Array, Array, Outcome]:
         """X that minimises ||A X - B||, and B - A X; with damping, for B of m + n rows."""
@@ -73,16 +74,16 @@ class LeastSquaresPlan:
 
     def system(self, pattern: Pattern, given: Any, dtype: Any) -> LeastSquaresSystem:
         """The problem for A on a pattern."""
-        bound = partial(self._bound, given=given, n=pattern.shape[1], dtype=dtype)
+        configured = partial(self._configured, given=given, n=pattern.shape[1], dtype=dtype)
         same = self.transpose_lstsq is None or (self.transpose_lstsq is self.lstsq and isinstance(self.lstsq, Method))
-        adjoint = None if same else bound(self.transpose_lstsq, True)
+        adjoint = None if same else configured(self.transpose_lstsq, True)
         damp = float(self.arguments["damp"]) if self.is_damped else None
-        return LeastSquaresSystem(pattern, damp, bound(self.lstsq, False), adjoint)
+        return LeastSquaresSystem(pattern, damp, configured(self.lstsq, False), adjoint)
 
-    def _bound(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any) -> Any:
+    def _configured(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any) -> Any:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):
-            return solver.bind(arguments, n, dtype, None)
+            return solver.configure(arguments, n, dtype, None)
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 
@@ -137,7 +138,7 @@ class LeastSquaresSystem:
         return Solves(self, forward, self.forward.name, adjoint, self.adjoint.name)
 
     def prepared(self, values: Array) -> PreparedLeastSquares:
-        """Made ready for the forward solve."""
+        """Prepared for the forward solve."""
         prepared: PreparedLeastSquares = self.forward.prepare(self._matrix(values))
         return prepared
 
@@ -199,23 +200,24 @@ class Solves:
 class _ForeignSystem:
     """The result of a callable from outside checked by two products."""
 
-    def __init__(self, bound: Foreign, given: Any, matrix: SparseMatrix) -> None:
-        self._bound, self._given, self._matrix = bound, given, matrix
+    def __init__(self, configured: Foreign, given: Any, matrix: SparseMatrix) -> None:
+        self._configured, self._given, self._matrix = configured, given, matrix
 
     def least_squares(self, B: Array, x0: Array | None) -> tuple[Array, Array, Outcome]:
-        bound = self._bound
-        arguments = dict(bound.arguments) if x0 is None else {**bound.arguments, "x0": x0}
-        x = bound.solver(self._given, B, **arguments)
-        x = _checks.solution(bound.name, x, B, (self._matrix.shape[1], *B.shape[1:]))
+        configured = self._configured
+        arguments = dict(configured.arguments) if x0 is None else {**configured.arguments, "x0": x0}
+        x = configured.solver(self._given, B, **arguments)
+        x = _checks.solution(configured.name, x, B, (self._matrix.shape[1], *B.shape[1:]))
         r = B - self._product(x)
         return x, r, self._outcome(B, r, transposed=False)
 
     def minimum_norm(self, C: Array) -> tuple[Array, Outcome]:
         """By A^T conj(Y) = conj(C), which is what a callable is asked for."""
-        bound, G = self._bound, C.conj()
-        y = bound.solver(self._given if bound.of_transpose else transpose_in_kind(self._given), G, **bound.arguments)
-        y = _checks.solution(bound.name, y, G, (self._matrix.shape[0], *C.shape[1:])).conj()
-        left = C if bound.verify is None else C - self._adjoint_product(y)
+        configured, G = self._configured, C.conj()
+        matrix = self._given if configured.of_transpose else transpose_in_kind(self._given)
+        y = configured.solver(matrix, G, **configured.arguments)
+        y = _checks.solution(configured.name, y, G, (self._matrix.shape[0], *C.shape[1:])).conj()
+        left = C if configured.verify is None else C - self._adjoint_product(y)
         return y, self._outcome(C, left, transposed=True)
 
     def _product(self, x: Array) -> Array:
@@ -226,7 +228,7 @@ class _ForeignSystem:
 
     def _outcome(self, b: Array, r: Array, transposed: bool) -> Outcome:
         """The measure of :mod:`tsgu._core.methods._least_squares` for each column, with norms that cannot overflow."""
-        verify = self._bound.verify
+        verify = self._configured.verify
         if verify is None:
             return Outcome(jnp.full(b.shape[1:], CODE["not verified"]), None, None, None, None, None)
         values = self._matrix.values

@@ -1,18 +1,17 @@
-"""A solution method of the package: callable on its own, and something that can be bound to arguments and a matrix."""
+"""A solution method of the package: callable on its own, configured by arguments, and prepared for a matrix."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, Protocol
+from typing import Any, ParamSpec, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import register_pytree_node_class
 
-from tsgu._core.methods._options import Settings, check_keywords, resolve_settings
+from tsgu._core.methods._method import MethodBase
+from tsgu._core.methods._options import Settings
 from tsgu._core.report import _solver_words, _wording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._autodiff import refusing
@@ -25,7 +24,7 @@ P = ParamSpec("P")
 
 
 class Prepared(Protocol):
-    """A method made ready for one matrix; it says what became of a solve, and leaves the reporting to others."""
+    """A method prepared for one matrix; it says what became of a solve, and leaves the reporting to others."""
 
     @property
     def refusal(self) -> str | None:
@@ -42,17 +41,17 @@ class Prepared(Protocol):
         """Y with A^T Y = G, as the adjoint needs it."""
 
 
-class Bound(Protocol):
+class Configured(Protocol):
     """A method with its arguments resolved: a pytree whose arrays are arguments of a compiled program."""
 
     @property
     def name(self) -> str: ...
 
     def prepare(self, matrix: Any) -> Prepared:
-        """Make ready for a SparseMatrix, or for a callable."""
+        """Prepare for a SparseMatrix, or for a callable."""
 
 
-class Method(Generic[P]):
+class Method(MethodBase[P, Array]):
     """A solution method, such as :data:`tsgu_jax.linear_cg`.
 
     Calling it solves, with gradients. Given as ``solve=`` or ``transpose_solve=`` it is prepared once in the forward
@@ -62,52 +61,29 @@ class Method(Generic[P]):
     def __init__(
         self,
         function: Callable[P, Array],
-        bind: Callable[[Mapping[str, Any], int, Any, Any], Bound],
+        configure: Callable[[Mapping[str, Any], int, Any, Any], Configured],
         *,
         settings: type[Settings] | None,
         hermitian: bool,
         rectangular: bool = False,
     ) -> None:
-        functools.update_wrapper(self, function)
-        self._function = function
-        self._bind = bind
-        self._settings = settings
-        self._hermitian = hermitian
-        self.rectangular = rectangular  # whether it minimises ||A X - B|| for rectangular A
-        parameters = inspect.signature(function).parameters.values()
-        self._keywords = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-        self.name = function.__name__
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Array:
-        return self._function(*args, **kwargs)
+        super().__init__(function, settings=settings, hermitian=hermitian, rectangular=rectangular)
+        self._configure = configure
 
     @as_usual
     def prepare(self, A: Any, **kwargs: Any) -> Reporting:
-        """Make ready for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
+        """Prepare for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
         A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
         _checks.check_preparable(A, self.rectangular)
         A = A.with_values(jnp.copy(A.values))  # a BCOO may share the memory of a NumPy array, which may change
-        prepared = self.bind(kwargs, A.shape[-1], A.dtype, A).prepare(A)
+        prepared = self.configure(kwargs, A.shape[-1], A.dtype, A).prepare(A)
         return (
-            Reporting(self.name, prepared)
-            if self.rectangular
-            else PreparedSolver(self.name, A, prepared, "x0" in self._keywords)
+            Reporting(self.name, prepared) if self.rectangular else PreparedSolver(self.name, A, prepared, self.starts)
         )
 
-    def bind(self, kwargs: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Bound:
+    def configure(self, kwargs: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Configured:
         """The arguments checked and resolved for n unknowns; ``matrix``, where there is one, to be looked at."""
-        return self._bind(self.arguments(kwargs), n, dtype, matrix)
-
-    def arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments checked, those left at None removed, and ``settings`` resolved."""
-        check_keywords(self.name, kwargs, self._keywords)
-        return resolve_settings(self.name, {k: v for k, v in kwargs.items() if v is not None}, self._settings)
-
-    def __reduce__(self) -> str:
-        return self.name  # under which its module has it: so a module or settings that hold it can be saved and copied
-
-    def __repr__(self) -> str:
-        return f"<method tsgu_jax.{self.name}>"
+        return self._configure(self.arguments(kwargs), n, dtype, matrix)
 
 
 class Reporting:
@@ -141,7 +117,7 @@ class Reporting:
 
 @register_pytree_node_class
 class PreparedSolver(Reporting):
-    """A method made ready for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
+    """A method prepared for one matrix, as :meth:`Method.prepare` returns it: to be called, or given as ``solve=``.
 
     Its solves are not differentiated. Given to :func:`tsgu_jax.solve` it serves the forward and the adjoint solve of
     the same matrix, as often as that is solved with.

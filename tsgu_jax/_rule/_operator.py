@@ -212,7 +212,7 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
     if M is None:
         return None
     if isinstance(M, _base.Preconditioner):
-        return M.ready(n, dtype)
+        return M.fitted(n, dtype)
     if isinstance(M, BCOO | BCSR | SparseMatrix) or _checks.is_array(M):
         if tuple(M.shape) != (n, n):
             raise ValueError(_solver_words.shape_of_m(n, tuple(M.shape)))

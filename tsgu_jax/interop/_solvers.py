@@ -24,7 +24,7 @@ from tsgu.precond import Preconditioner as TorchPreconditioner
 from tsgu_jax._matrix import _checks
 from tsgu_jax._program import _host, _report
 from tsgu_jax._program._report import Label, Outcome
-from tsgu_jax._rule._method import Bound, Method
+from tsgu_jax._rule._method import Configured, Method
 from tsgu_jax.interop._convert import coo_tensor, csr_tensor, to_jax, to_torch
 from tsgu_jax.precond import Preconditioner as JaxPreconditioner
 
@@ -86,13 +86,13 @@ def jax_solver(f: Callable[..., Any]) -> Callable[..., Any]:
         return called_alone(method, A, B, **kwargs)
 
     method: torch_method.Method[Any] = torch_method.Method(
-        function, functools.partial(_JaxSystem, f), settings=f._settings, hermitian=f._hermitian
+        function, functools.partial(_JaxSystem, f), settings=f.settings, hermitian=f.hermitian
     )
     return method
 
 
 class _JaxSystem:
-    """A method of tsgu_jax, made ready for a matrix of tsgu."""
+    """A method of tsgu_jax, prepared for a matrix of tsgu."""
 
     def __init__(self, method: Method[Any], A: Any, arguments: Mapping[str, Any]) -> None:
         if not isinstance(A, tsgu.SparseMatrix):
@@ -102,7 +102,7 @@ class _JaxSystem:
             self._matrix = to_jax(A)
             solver = f"jax_solver({method.name})"
             given = {name: _to_jax(value, name, solver) for name, value in arguments.items()}
-            self._bound = method.bind(given, A.shape[-1], self._matrix.dtype, self._matrix)
+            self._configured = method.configure(given, A.shape[-1], self._matrix.dtype, self._matrix)
 
     def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         return self._solve(B, x0, transposed=False, primal=primal)
@@ -114,7 +114,9 @@ class _JaxSystem:
         began = time.perf_counter()
         with _precision(self._dtype):
             start = None if x0 is None else to_jax(x0)
-            x, outcome = jax.block_until_ready(_run(self._bound, self._matrix, to_jax(B), start, transposed, primal))
+            x, outcome = jax.block_until_ready(
+                _run(self._configured, self._matrix, to_jax(B), start, transposed, primal)
+            )
             outcome = jax.device_get(outcome)
             _report.tell(Label(self._name, transposed, recording()), outcome, time.perf_counter() - began)
             return to_torch(x, copy=True)
@@ -122,9 +124,9 @@ class _JaxSystem:
 
 @functools.partial(jax.jit, static_argnames=("transposed", "primal"))
 def _run(
-    bound: Bound, matrix: tsgu_jax.SparseMatrix, B: Array, x0: Array | None, transposed: bool, primal: bool
+    configured: Configured, matrix: tsgu_jax.SparseMatrix, B: Array, x0: Array | None, transposed: bool, primal: bool
 ) -> tuple[Array, Outcome]:
-    prepared = bound.prepare(matrix)
+    prepared = configured.prepare(matrix)
     return prepared.solve_transpose(B) if transposed else prepared.solve(B, x0, prepared.atol if primal else None)
 
 

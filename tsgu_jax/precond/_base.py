@@ -81,7 +81,7 @@ class Preconditioner(ABC):
         cast: Self = jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else a, self)
         return cast
 
-    def ready(self, n: int, dtype: Any) -> Self:
+    def fitted(self, n: int, dtype: Any) -> Self:
         """The same for systems of this size and dtype, and not differentiated.
 
         Raises
