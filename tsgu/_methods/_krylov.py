@@ -1,5 +1,6 @@
 """A Krylov method prepared for one matrix: options checked, A converted once, its transpose on demand."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -105,5 +106,6 @@ class _KrylovSystem:
 
 
 def _inverse(M: Apply, unit: float) -> Apply:
-    """What approximates the inverse of A, for A divided by a unit."""
-    return lambda v: M(v) * unit
+    """What approximates the inverse of A, for A divided by a unit: half of it before, so that M v does not vanish."""
+    half = math.ldexp(1.0, math.frexp(unit)[1] // 2)
+    return lambda v: M(v * half) * (unit / half)

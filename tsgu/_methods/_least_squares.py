@@ -80,6 +80,7 @@ class _Column:
     best: float = math.inf
     best_step: int = 0
     before: float = math.inf
+    before_r: float = math.inf  # ||r|| likewise: from a start far off it falls, while its direction is as good as any
     outcome: str = ""
     status: str = ""
     residual: float = math.nan
@@ -121,7 +122,9 @@ class _Column:
         """Take note of the true norms between two runs; whether another run is worth its while."""
         rule = self.rule
         self.residual = rule.measure(r, g, rule.norm, self.size)
-        if self.is_solved(r, g, x):
+        # Zero passes the test of optimality where A^H b is small beside ||A|| ||b||, without a digit of x.
+        untried = not self.outcome and x == 0 and g > 0 and r > rule.options.btol * self.size
+        if self.is_solved(r, g, x) and not untried:
             self.status = "converged"
         elif self.outcome and r <= rounding[0]:
             self.status = "accuracy limit" if rounding[0] <= LOST * self.size else "numerically singular"
@@ -134,9 +137,9 @@ class _Column:
             self.status = "iteration limit"
         elif self.outcome in ("ill", "stalled"):
             self.status = {"ill": "ill-conditioned", "stalled": "stagnation"}[self.outcome]
-        elif self.outcome and not self.residual <= GAIN * self.before:
+        elif self.outcome and not (self.residual <= GAIN * self.before or r <= GAIN * self.before_r):
             self.status = "breakdown" if self.outcome == "broken" else "stagnation"
-        self.before = min(self.before, self.residual)
+        self.before, self.before_r = min(self.before, self.residual), min(self.before_r, r)
         return not self.status
 
     def info(self) -> ColumnInfo:

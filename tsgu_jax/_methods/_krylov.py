@@ -16,6 +16,7 @@ from jax.tree_util import register_dataclass
 from tsgu._core.methods._options import Settings, resolve_options
 from tsgu._core.report import _function_words, _solver_words
 from tsgu._core.report._log import recording, watched
+from tsgu_jax._matrix._columns import power_of_two
 from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
 from tsgu_jax._program import _host, _mesh
 from tsgu_jax._program._conditions import in_all
@@ -131,7 +132,9 @@ def _sees_columns(*operators: Any) -> bool:
 
 
 def _run(method: _Krylov, operator: Operator, M: Any, B: Array, x0: Array | None, atol: Any) -> tuple[Array, Outcome]:
-    inverse = _identity if M is None else _inverse(M.apply, operator.unit)
+    inverse = _identity if M is None else M.apply
+    if M is not None and isinstance(operator, MatrixOperator):
+        inverse = _inverse(inverse, operator.unit)
     problem = Problem(operator.apply, inverse, M is not None, method.restart, operator.unit)
     watch: Watch | None = None
     if method.watched:
@@ -195,8 +198,9 @@ def _tell(method: str, transposed: bool, steps: Any, left: Any, target: Any) -> 
 
 
 def _inverse(M: Apply, unit: Any) -> Apply:
-    """What approximates the inverse of A, for A divided by a unit."""
-    return lambda v: unit * M(v)
+    """What approximates the inverse of A, for A divided by a unit: half of it before, so that M v does not vanish."""
+    half = power_of_two(jnp.sqrt(unit)[None])
+    return lambda v: unit / half * M(half * v)
 
 
 def _identity(v: Array) -> Array:

@@ -8,9 +8,10 @@ With r = b - A x and the Frobenius norm of A, a column is solved when its true r
     ||A^H r|| <= ATTAINABLE eps || |A|^T (|A| |x| + |b|) ||                                     "accuracy limit":
 
 the tests of Paige and Saunders (1982), where the norms are those of the method's recurrence, made again with the true
-ones. The residual that is reported is what the tests bring down to zero: the smaller of ||r|| / ||b|| and the relative
-optimality ||A^H r|| / (||A|| ||r||). A system that has to be compatible, as that of the adjoint, must pass the first
-test; where it passes only the second, A is rank deficient.
+ones. From zero, where the second may hold by the scale of A alone, a step is taken first. The residual that is reported
+is what the tests bring down to zero: the smaller of ||r|| / ||b|| and the relative optimality
+||A^H r|| / (||A|| ||r||). A system that has to be compatible, as that of the adjoint, must pass the first test; where
+it passes only the second, A is rank deficient.
 
 With ``damp`` all of this is said of [A; damp I] and [b; 0]; and where the norms of columns differ by more than
 EQUILIBRATE, of A D with columns of norm near one.
@@ -27,7 +28,9 @@ EQUILIBRATE = 16.0
 """Columns are scaled where their norms differ by more than this; nearly equal ones are left as they are."""
 
 GAIN = 0.9
-"""A run that is started again from the true residual must reduce it by this factor, or the solve has stagnated."""
+"""A run that is started again from the true residual must reduce that, or what is reported of it, by this factor, or
+the solve has stagnated.
+"""
 
 DIVERGED = 2.0
 """||r|| falls in every step of LSMR; a run that ends with this multiple of it is undone."""
