@@ -10,7 +10,8 @@ from tests.contract.systems import right_hand_side
 
 @pytest.mark.parametrize("compatible", [False, True])
 def test_a_start_far_off_costs_no_accuracy(package, compatible):
-    """Stagnation after a first run that lowers the residual by 1e14, since its direction is no better than before."""
+    """Catches: stagnation after a first run that lowers the residual by 1e14, since its direction is no better than
+    before."""
     problem = BY_NAME["real"]
     rng = np.random.default_rng(3)
     b = right_hand_side(problem, None)
@@ -27,7 +28,8 @@ def test_a_start_far_off_costs_no_accuracy(package, compatible):
 
 @pytest.mark.parametrize("damp", [1e10, 1e30])
 def test_a_large_damping_leaves_a_small_solution_and_not_zero(package, damp):
-    """Zero, which is optimal to any tolerance relative to the norm of [A; damp I], and has no digit of the solution."""
+    """Catches: zero, which is optimal to any tolerance relative to the norm of [A; damp I], and has no digit of the
+    solution."""
     problem = BY_NAME["complex"]
     b = right_hand_side(problem, 2)
     expected = problem.dense.conj().T @ b / damp / damp
@@ -36,7 +38,7 @@ def test_a_large_damping_leaves_a_small_solution_and_not_zero(package, damp):
 
 
 def test_a_right_hand_side_that_is_orthogonal_to_the_columns_has_the_solution_zero(package):
-    """A step that is taken where there is nothing to be found."""
+    """Catches: a step that is taken where there is nothing to be found."""
     problem = BY_NAME["one column"]
     column = problem.dense[:, 0]
     b = np.zeros(problem.shape[0])

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.sparse import BCOO
 
 import tsgu_jax
 
@@ -68,27 +67,14 @@ def test_it_is_differentiated_by_the_rule_where_it_is_given_as_solve(method):
             jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-10), got, expected)
 
 
-@pytest.mark.parametrize("name", ["direct", "auto", "gmres", "gmres with M"])
-def test_what_is_prepared_does_not_follow_an_array_of_numpy(name):
-    """Catches: Memory that JAX shares with a large NumPy array, which changes with the next step of a loop."""
-    n = 200_000
+def test_an_array_of_numpy_may_change_once_it_is_given():
+    """Values read when XLA gets round to it, from memory that the next step of a loop has written to by then."""
+    n = 100_000
     i = np.arange(n)
-    values, diagonal = np.full(n, 2.0), np.full(n, 0.5)
-    A = tsgu_jax.SparseMatrix.from_coo(i, i, values, (n, n))
-    M = tsgu_jax.SparseMatrix.from_coo(i, i, diagonal, (n, n)) if name == "gmres with M" else None
-    prepared = getattr(tsgu_jax, name.split()[0]).prepare(A, **({} if M is None else {"M": M}))
-    values *= 3
-    diagonal *= -7
-    np.testing.assert_allclose(prepared.solve(jnp.ones(n)), np.full(n, 0.5), rtol=1e-12)
-    np.testing.assert_allclose(A @ jnp.ones(n), np.full(n, 2.0))
-
-
-def test_nor_does_one_made_of_a_bcoo_that_shares_the_memory():
-    """Catches: the same for the matrices of JAX itself, which do follow."""
-    n = 200_000
-    i = np.arange(n)
-    values = np.full(n, 2.0)
-    A = BCOO((jnp.asarray(values), jnp.stack([i, i], axis=1)), shape=(n, n), indices_sorted=True, unique_indices=True)
-    prepared = tsgu_jax.direct.prepare(A)
-    values *= 3
-    np.testing.assert_allclose(prepared.solve(jnp.ones(n)), np.full(n, 0.5), rtol=1e-12)
+    pattern = tsgu_jax.Pattern(i, i, (n, n))
+    for _ in range(300):
+        values = np.full(n, 2.0)
+        A = tsgu_jax.SparseMatrix(values, pattern)
+        values[:] = 3
+        kept = np.asarray(A.values)
+        assert kept.min() == kept.max() == 2.0

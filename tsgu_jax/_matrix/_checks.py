@@ -36,8 +36,8 @@ def as_array(name: str, x: Any) -> Array:
         and jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
     ):
         raise TypeError(_wording.needs_x64(name, x.dtype))
-    # JAX would share the memory of a large NumPy array, and follow what is done to it later.
-    return jnp.array(x) if isinstance(x, np.ndarray) else jnp.asarray(x)
+    # JAX reads the memory of a NumPy array later than this, and follows what has been done to it by then.
+    return jnp.asarray(np.array(x) if isinstance(x, np.ndarray) else x)
 
 
 def check_sparse_matrix(A: Any, batches: bool = False) -> None:

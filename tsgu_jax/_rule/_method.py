@@ -75,7 +75,6 @@ class Method(MethodBase[P, Array]):
         """Prepare for one matrix: ``.solve(B)`` and ``.solve_transpose(G)`` of the result are not differentiated."""
         A = A._settled() if isinstance(A, SparseMatrix) else SparseMatrix.from_bcoo(A)
         _checks.check_preparable(A, self.rectangular)
-        A = A.with_values(jnp.copy(A.values))  # a BCOO may share the memory of a NumPy array, which may change
         prepared = self.configure(kwargs, A.shape[-1], A.dtype, A).prepare(A)
         return (
             Reporting(self.name, prepared) if self.rectangular else PreparedSolver(self.name, A, prepared, self.starts)

@@ -141,10 +141,9 @@ def attempts(matrix: sp.csr_array, symbolic: Symbolic) -> Iterator[PardisoFactor
     """Factors that may be believed, the cheapest first; each is made when it is asked for.
 
     PARDISO calls no matrix singular: it replaces the pivot. Factors with replaced pivots are believed if they solve a
-    random right-hand side, which no factors do for a singular matrix, whose range it lies outside of.
+    random right-hand side, which no factors do for a singular matrix, whose range it lies outside of. The pattern is of
+    full structural rank, which PARDISO does not check.
     """
-    if 0 in np.diff(symbolic.indptr) or 0 in np.diff(symbolic.transpose.indptr):
-        return  # singular, and PARDISO does not check
     for mtype in types(matrix, symbolic):
         try:
             factors = PardisoFactors(matrix.data, symbolic, mtype)
