@@ -68,7 +68,8 @@ def test_it_is_differentiated_by_the_rule_where_it_is_given_as_solve(method):
 
 
 def test_an_array_of_numpy_may_change_once_it_is_given():
-    """Values read when XLA gets round to it, from memory that the next step of a loop has written to by then."""
+    """Catches: values read when XLA gets round to it, from memory that the next step of a loop has written to by
+    then."""
     n = 100_000
     i = np.arange(n)
     pattern = tsgu_jax.Pattern(i, i, (n, n))
