@@ -36,7 +36,7 @@ def foreign(function: Callable[..., np.ndarray]) -> Callable[..., jax.Array]:
 
         m, n = dense.shape
         result = jax.ShapeDtypeStruct((n if B.shape[0] == m else m, *B.shape[1:]), B.dtype)
-        return _host.call(host, result, *given, vmap_method="sequential")
+        return _host.call("foreign", host, result, *given, vmap_method="sequential")
 
     return solve
 
