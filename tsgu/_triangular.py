@@ -11,7 +11,8 @@ from tsgu._core.factors import _substitution
 from tsgu._core.factors._substitution import Array, DiagonalError, NotOneError, Substitution
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._triangle import Triangle
-from tsgu._core.report import _log, _matrix_words, _place, _status
+from tsgu._core.report import _log, _matrix_words, _status
+from tsgu._core.report._place import Place, caller
 from tsgu._matrix import _checks, _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -65,12 +66,13 @@ def sparse_triangular_solve(
         If A is neither COO nor CSR, or B is not dense; if a dtype is not supported; if ``upper``, ``unitriangular`` or
         ``transpose`` is not a bool.
     torch.linalg.LinAlgError
-        If an entry of the diagonal is zero.
+        If an entry of the diagonal is zero, and A is no batch.
 
     Warns
     -----
     ConvergenceWarning
-        If A is singular to working precision, or the solution overflows.
+        If A is singular to working precision, or the solution overflows. In a batch, if an entry of the diagonal is
+        zero: the solution of that member is NaN, the warning names it, and the others are solved.
     UserWarning
         If A and B have different dtypes, or a second derivative is lost inside PyTorch.
 
@@ -102,8 +104,9 @@ def sparse_triangular_solve(
         _checks.check_flag(name, flag)
     values, pattern, given, B = checked_system(A, B, batches=True)
     members = given.shape[0] if given is not None and given.dim() == 3 else None  # the diagonal blocks of the pattern
-    system = TriangularSystem(pattern, upper, unitriangular, members)
-    if system.ones:  # constants, so that they have no gradient, stored or not
+    triangle = Triangle(pattern.symbolic, upper, unitriangular, members or 1)
+    system = TriangularSystem(triangle, pattern, members, caller())
+    if triangle.ones:  # constants, so that they have no gradient, stored or not
         values = torch.where(pattern.row == pattern.col, values.detach(), values)
     b = B if members is None else B.flatten(0, 1)
     x = over_batch(lambda v, b, _: _implicit.solve(v, b, None, system, transpose), values, b, None)
@@ -117,11 +120,11 @@ class TriangularSystem:
     member.
     """
 
-    def __init__(self, pattern: Pattern, upper: bool, unit: bool, members: int | None) -> None:
+    def __init__(self, triangle: Triangle, pattern: Pattern, members: int | None, place: Place) -> None:
         self.pattern: Pattern | None = pattern
-        self.place = _place.caller()
-        self._triangle = Triangle(pattern.symbolic, upper, unit, members or 1)
-        self.ones = self._triangle.ones
+        self.place = place
+        self._triangle, self._members = triangle, members
+        self._member: tuple[int, int] | None = None
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         assert values is not None
@@ -130,7 +133,8 @@ class TriangularSystem:
             _checks.check_finite("B", b)
         began = time.perf_counter()
         try:
-            triangle = Substitution(self._triangle, _host(values), _kernel)
+            in_batch = self._members is not None or self._member is not None
+            triangle = Substitution(self._triangle, _host(values), _kernel, in_batch)
         except DiagonalError as error:
             place = self._triangle.place(error.row)
             said = error.count, self._triangle.symbolic.shape[0], *place
@@ -140,13 +144,17 @@ class TriangularSystem:
             raise torch.linalg.LinAlgError(message) from error  # type: ignore[attr-defined]  # not in torch's __all__
         x, members = triangle.solve(_host(b), transposed)
         seconds = time.perf_counter() - began
-        for columns in members:
+        for index, columns in enumerate(members):
             info = _status.summarize("triangular", transposed, columns, seconds)
-            _log.report(info, default_rtol(triangle.eps))
+            with _log.of_member(self._member if self._members is None else (index, self._members)):
+                _log.report(info, default_rtol(triangle.eps))
         return torch.from_numpy(x).to(b.device)
 
     def member(self, index: int, count: int) -> "TriangularSystem":
-        return self
+        assert self.pattern is not None
+        member = TriangularSystem(self._triangle, self.pattern, self._members, self.place)
+        member._member = _log.member_of(self._member, index, count)
+        return member
 
 
 def _kernel(matrix: sp.csr_array, b: Array, upper: bool, transposed: bool) -> Array:

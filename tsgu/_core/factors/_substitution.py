@@ -53,17 +53,22 @@ class Substitution:
         float32, float64, complex64 or complex128, in the pattern's order.
     kernel : callable
         ``kernel(T, B, upper, transposed) -> X``, which substitutes.
+    in_batch : bool
+        Whether a zero on the diagonal makes the solution of its member NaN, and is no error.
 
     Raises
     ------
     ZeroDiagonalError
-        If an entry of the diagonal is zero.
+        If an entry of the diagonal is zero, and this is no batch.
     NotOneError
         If the diagonal is stored and should consist of ones, and does not.
     """
 
-    def __init__(self, triangle: Triangle, values: Array, kernel: Kernel = scipy_kernel) -> None:
+    def __init__(
+        self, triangle: Triangle, values: Array, kernel: Kernel = scipy_kernel, in_batch: bool = False
+    ) -> None:
         self._kernel, self._upper, self._size = kernel, triangle.upper, triangle.size
+        self._singular = np.zeros(0, int)  # members
         self.eps = float(np.finfo(values.dtype).eps)
         indptr, col, place = triangle.whole
         if place is not None:
@@ -72,7 +77,11 @@ class Substitution:
         else:
             diagonal = values[triangle.diagonal]
             wrong = np.flatnonzero(diagonal != 1 if triangle.ones else diagonal == 0)
-            if wrong.size:
+            if wrong.size and in_batch and not triangle.ones:
+                self._singular = np.unique(wrong // max(self._size, 1))
+                values = values.copy()
+                values[triangle.diagonal[wrong]] = 1
+            elif wrong.size:
                 raise (NotOneError if triangle.ones else ZeroDiagonalError)(int(wrong[0]), wrong.size)
         self._matrix = sp.csr_array((values, col, indptr), shape=triangle.symbolic.shape)
 
@@ -109,6 +118,9 @@ class Substitution:
             for index in np.flatnonzero(~finite):
                 columns[index] = ColumnInfo("non-finite", None, float("nan"))
         width = b.shape[1]
+        for member in self._singular.tolist():
+            x[member * self._size : (member + 1) * self._size] = np.nan
+            columns[member * width : (member + 1) * width] = [ColumnInfo("singular", None, float("nan"))] * width
         return x.reshape(shape), [columns[i : i + width] for i in range(0, len(columns), width)]
 
     def _by_member(self, columns: Array) -> Array:
