@@ -13,6 +13,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 from jax.tree_util import register_dataclass
 
+from tsgu._core.methods._judgement import attained
 from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol
 from tsgu._core.pattern._triangle import Triangle
 from tsgu._core.report import _matrix_words
@@ -22,6 +23,7 @@ from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods import _substitution
 from tsgu_jax._methods._levels import Values
+from tsgu_jax._methods._seen import first_status
 from tsgu_jax._methods._substitution import Rows
 from tsgu_jax._program import _internals, _mesh, _report
 from tsgu_jax._program._promotion import as_usual
@@ -274,8 +276,7 @@ class Substitution:
 
         met = residual <= rtol * size
         level = _mesh.cond(met.all(), lambda: jnp.zeros_like(residual), rounding)
-        limit = jnp.where(level <= LOST * size, CODE["accuracy limit"], CODE["numerically singular"])
-        code = jnp.where(met, CODE["converged"], jnp.where(residual <= level, limit, CODE["inaccurate"]))
+        code = attained(first_status, met, residual <= level, level > LOST * size, "inaccurate")
         return code, relative_to(residual, size), rtol
 
     def _product(self, matrix: Values, x: Array, transposed: bool) -> Array:

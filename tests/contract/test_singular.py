@@ -40,7 +40,7 @@ def test_minres_finds_the_least_residual_of_a_system_that_has_no_solution(packag
     """Catches: the best iterate thrown away, and thousands of steps along the null space."""
     system = neumann()
     b = loads(system, (0.0, 1e-6, 1e-3, 1.0))
-    with package.record() as log, pytest.warns(package.ConvergenceWarning, match="incompatible; column 3 of 4, and 2"):
+    with package.record() as log, pytest.warns(package.ConvergenceWarning, match="incompatible; relative residual"):
         x = package.Problem(system, b).solve(package.method("minres"))
     assert [column.status for column in log[0].columns] == ["converged", *["incompatible"] * 3]
     assert log[0].iterations < 500

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsgu._core.methods._judgement import LeastSquaresRun, after_least_squares_run, first_of
 from tsgu._core.methods._least_squares import (
     DIVERGED,
     GAIN,
@@ -124,21 +125,22 @@ class _Column:
         self.residual = rule.measure(r, g, rule.norm, self.size)
         # Zero passes the test of optimality where A^H b is small beside ||A|| ||b||, without a digit of x.
         untried = not self.outcome and x == 0 and g > 0 and r > rule.options.btol * self.size
-        if self.is_solved(r, g, x) and not untried:
-            self.status = "converged"
-        elif self.outcome and r <= rounding[0]:
-            self.status = "accuracy limit" if rounding[0] <= LOST * self.size else "numerically singular"
-        elif self.outcome and g <= max(rounding[1], default_rtol(rule.eps) * rule.norm * r if rule.compatible else 0.0):
-            lost = rounding[1] > LOST * rule.norm * self.size
-            self.status = "numerically singular" if lost else "rank deficient" if rule.compatible else "accuracy limit"
-        elif not math.isfinite(self.residual):
-            self.status = "breakdown"
-        elif self.steps >= rule.options.maxiter:
-            self.status = "iteration limit"
-        elif self.outcome in ("ill", "stalled"):
-            self.status = {"ill": "ill-conditioned", "stalled": "stagnation"}[self.outcome]
-        elif self.outcome and not (self.residual <= GAIN * self.before or r <= GAIN * self.before_r):
-            self.status = "breakdown" if self.outcome == "broken" else "stagnation"
+        ran = bool(self.outcome)
+        least = max(rounding[1], default_rtol(rule.eps) * rule.norm * r if rule.compatible else 0.0)
+        run = LeastSquaresRun(
+            met=self.is_solved(r, g, x) and not untried,
+            at_rounding=ran and r <= rounding[0],
+            lost=rounding[0] > LOST * self.size,
+            optimal=ran and g <= least,
+            optimal_lost=rounding[1] > LOST * rule.norm * self.size,
+            infinite=not math.isfinite(self.residual),
+            spent=self.steps >= rule.options.maxiter,
+            ill=self.outcome == "ill",
+            stalled=self.outcome == "stalled",
+            fruitless=ran and not (self.residual <= GAIN * self.before or r <= GAIN * self.before_r),
+            broken=self.outcome == "broken",
+        )
+        self.status = after_least_squares_run(first_of, run, rule.compatible)
         self.before, self.before_r = min(self.before, self.residual), min(self.before_r, r)
         return not self.status
 

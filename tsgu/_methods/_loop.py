@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsgu._core.methods._judgement import Run, after_run, first_of
 from tsgu._core.methods._options import ATTAINABLE, DRIFT, GAIN, LOOK, LOST, WORTH, Options, diverged, stagnation_window
 from tsgu._core.report._log import recording
 from tsgu._core.report._status import ColumnInfo
@@ -151,20 +152,21 @@ class _Column:
         self.residual = residual
         if not self.outcome:  # a poor x0 is not the method's fault
             self.limit *= max(1.0, residual / self.size if self.size else 1.0)
-        if residual <= self.target:
-            self.status = "converged"
-        elif self.outcome and residual <= rounding:
-            self.status = "accuracy limit" if rounding <= LOST * self.size else "numerically singular"
-        elif self.steps >= self.maxiter:
-            self.status = "iteration limit"
-        elif self.outcome and not residual <= GAIN * self.before:  # true for NaN
-            failed = self.outcome in ("broken", "diverged")
-            if self.least:
-                self.status = "incompatible"
-            elif failed and self.attempt == 0:
-                self.attempt = 1
-            else:
-                self.status = "breakdown" if failed else "stagnation"
+        ran = bool(self.outcome)
+        run = Run(
+            met=residual <= self.target,
+            at_rounding=ran and residual <= rounding,
+            lost=rounding > LOST * self.size,
+            infinite=not math.isfinite(residual),
+            spent=self.steps >= self.maxiter,
+            fruitless=ran and residual > GAIN * self.before,
+            least=self.least,
+            failed=self.outcome in ("broken", "diverged"),
+            retried=self.attempt > 0,
+        )
+        self.status = after_run(first_of, run)
+        if run.fruitless and run.failed:
+            self.attempt = 1
         self.before = min(self.before, residual)
         return not self.status
 

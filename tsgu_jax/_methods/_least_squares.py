@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tsgu._core.methods import _least_squares as least_squares
+from tsgu._core.methods._judgement import LeastSquaresRun, after_least_squares_run
 from tsgu._core.methods._least_squares import GAIN
 from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol, stagnation_window
 from tsgu_jax._matrix._columns import norm, power_of_two
 from tsgu_jax._methods._loop import _grouping
 from tsgu_jax._methods._rectangular import Rectangular
-from tsgu_jax._methods._seen import BROKEN, HISTORY, ILL, MET, RUNNING, SPENT, STALLED, Seen, first_of
+from tsgu_jax._methods._seen import BROKEN, HISTORY, ILL, MET, RUNNING, SPENT, STALLED, Seen, first_of, first_status
 from tsgu_jax._program import _mesh
 from tsgu_jax._program._report import CODE
 
@@ -191,38 +192,26 @@ def _judge(rule: Rule, columns: _Columns, norms: _Norms, rounding: tuple[Array, 
     """Take note of the true norms between two runs; a column whose status stays 0 gets another run."""
     c, ran = columns, columns.outcome != RUNNING
     residual = jnp.where(c.code == 0, rule.measure(norms.r, norms.g, rule.norm, c.size), c.residual)
-    level = rounding[1]
+    least = rounding[1]
     if rule.compatible:
-        level = jnp.maximum(level, default_rtol(rule.eps) * rule.norm * norms.r)
-    lost = rounding[1] > LOST * rule.norm * c.size
+        least = jnp.maximum(least, default_rtol(rule.eps) * rule.norm * norms.r)
     # Zero passes the test of optimality where A^H b is small beside ||A|| ||b||, without a digit of x.
     untried = ~ran & (norms.x == 0) & (norms.g > 0) & (norms.r > rule.limits.btol * c.size)
     gained = (residual <= GAIN * c.before) | (norms.r <= GAIN * c.before_r)
-    code = first_of(
-        [
-            rule.is_solved(norms, c.size) & ~untried,
-            ran & (norms.r <= rounding[0]),
-            ran & (norms.g <= level),
-            ~jnp.isfinite(residual),
-            c.steps >= rule.limits.maxiter,
-            c.outcome == ILL,
-            c.outcome == STALLED,
-            ran & ~gained,
-        ],
-        [
-            CODE["converged"],
-            jnp.where(rounding[0] <= LOST * c.size, CODE["accuracy limit"], CODE["numerically singular"]),
-            jnp.where(
-                lost, CODE["numerically singular"], CODE["rank deficient" if rule.compatible else "accuracy limit"]
-            ),
-            CODE["breakdown"],
-            CODE["iteration limit"],
-            CODE["ill-conditioned"],
-            CODE["stagnation"],
-            jnp.where(c.outcome == BROKEN, CODE["breakdown"], CODE["stagnation"]),
-        ],
-        0,
+    run = LeastSquaresRun(
+        met=rule.is_solved(norms, c.size) & ~untried,
+        at_rounding=ran & (norms.r <= rounding[0]),
+        lost=rounding[0] > LOST * c.size,
+        optimal=ran & (norms.g <= least),
+        optimal_lost=rounding[1] > LOST * rule.norm * c.size,
+        infinite=~jnp.isfinite(residual),
+        spent=c.steps >= rule.limits.maxiter,
+        ill=c.outcome == ILL,
+        stalled=c.outcome == STALLED,
+        fruitless=ran & ~gained,
+        broken=c.outcome == BROKEN,
     )
+    code = after_least_squares_run(first_status, run, rule.compatible)
     return c._replace(
         code=jnp.where(c.code == 0, code, c.code).astype(jnp.int32),
         residual=residual,

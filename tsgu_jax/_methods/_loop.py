@@ -25,10 +25,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from tsgu._core.methods._judgement import Run, after_run
 from tsgu._core.methods._options import ATTAINABLE, DRIFT, GAIN, LOST, WORTH, diverged, stagnation_window
 from tsgu._core.report._progress import EVERY
 from tsgu_jax._matrix._columns import norm, power_of_two, times_ratio
-from tsgu_jax._methods._seen import BROKEN, DIVERGED, HISTORY, MET, RUNNING, SPENT, STALLED, Seen, first_of
+from tsgu_jax._methods._seen import (
+    BROKEN,
+    DIVERGED,
+    HISTORY,
+    MET,
+    RUNNING,
+    SPENT,
+    STALLED,
+    Seen,
+    first_of,
+    first_status,
+)
 from tsgu_jax._program import _mesh
 from tsgu_jax._program._conditions import in_all
 from tsgu_jax._program._report import CODE
@@ -263,35 +275,21 @@ def _solve_group(
 def _judge(columns: _Columns, rounding: Array, limits: Limits) -> _Columns:
     """Take note of the true residuals between two runs; a column whose status stays 0 gets another run."""
     c = columns
-    failed = (c.outcome == BROKEN) | (c.outcome == DIVERGED)
-    fruitless = c.residual > GAIN * c.before
-    again = fruitless & failed & (c.attempt == 0)
-    level = jnp.where(rounding <= LOST * c.size, CODE["accuracy limit"], CODE["numerically singular"])
-    code = first_of(
-        [
-            c.residual <= c.target,
-            (c.outcome != RUNNING) & (c.residual <= rounding),
-            ~jnp.isfinite(c.residual),
-            c.steps >= limits.maxiter,
-            fruitless & c.least,
-            again,
-            fruitless,
-        ],
-        [
-            CODE["converged"],
-            level,
-            CODE["breakdown"],
-            CODE["iteration limit"],
-            CODE["incompatible"],
-            0,
-            jnp.where(failed, CODE["breakdown"], CODE["stagnation"]),
-        ],
-        0,
+    run = Run(
+        met=c.residual <= c.target,
+        at_rounding=(c.outcome != RUNNING) & (c.residual <= rounding),
+        lost=rounding > LOST * c.size,
+        infinite=~jnp.isfinite(c.residual),
+        spent=c.steps >= limits.maxiter,
+        fruitless=c.residual > GAIN * c.before,
+        least=c.least,
+        failed=(c.outcome == BROKEN) | (c.outcome == DIVERGED),
+        retried=c.attempt > 0,
     )
     open_ = c.code == 0
     return c._replace(
-        code=jnp.where(open_, code, c.code).astype(jnp.int32),
-        attempt=jnp.where(open_ & again, 1, c.attempt).astype(jnp.int32),
+        code=jnp.where(open_, after_run(first_status, run), c.code).astype(jnp.int32),
+        attempt=jnp.where(open_ & run.fruitless & run.failed, 1, c.attempt).astype(jnp.int32),
         before=jnp.minimum(c.before, c.residual),
     )
 

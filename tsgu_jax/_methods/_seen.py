@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from tsgu._core.methods._options import LOOK
+from tsgu_jax._program._report import CODE
 
 HISTORY = 10_000
 """Steps whose residual is kept where somebody records."""
@@ -23,6 +24,12 @@ def first_of(conditions: Sequence[Array], choices: Sequence[Any], otherwise: Any
     for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
         picked = jnp.where(condition, choice, picked)
     return picked
+
+
+def first_status(conditions: Sequence[Array], choices: Sequence[Any], otherwise: Any) -> Array:
+    """The same for statuses, as their numbers: a ``pick`` of :mod:`tsgu._core.methods._judgement`."""
+    codes = [CODE[choice] if isinstance(choice, str) else choice for choice in (*choices, otherwise)]
+    return first_of(conditions, codes[:-1], codes[-1])
 
 
 class Seen(NamedTuple):

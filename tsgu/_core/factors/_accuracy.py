@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tsgu._core.methods._judgement import attained, first_of
 from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol
 
 Array = npt.NDArray[Any]
@@ -39,8 +40,7 @@ def _norms(columns: Array) -> Array:
 
 
 def _status(residual: float, size: float, rounding: float, rtol: float) -> str:
-    if residual <= rtol * size:
-        return "converged"
-    if residual <= rounding:
-        return "accuracy limit" if rounding <= LOST * size else "numerically singular"
-    return "inaccurate"
+    status: str = attained(
+        first_of, residual <= rtol * size, residual <= rounding, rounding > LOST * size, "inaccurate"
+    )
+    return status
