@@ -142,7 +142,7 @@ def test_a_name_that_an_adapter_passes_over_is_an_error():
     """Catches:  "no API" for a library that has one."""
     careless = Careless()
     careless.modules = ("tsgu.precond",)
-    with pytest.raises(AssertionError, match=r"careless has \['tsgu.precond.amg'"):
+    with pytest.raises(AssertionError, match=r"careless has .*'tsgu.precond.amg'"):
         careless.multigrid(systems.poisson_2d(4), 1)
     careless.modules = ("tsgu._methods",)
     assert features.see("multigrid preconditioner", careless) == ("no API", "")

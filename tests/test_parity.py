@@ -137,6 +137,6 @@ def _swapped_backward(ctx, g):
     """The adjoint solve differentiated as a solve with A whose solvers are swapped, not as one with A^H."""
     values, x = ctx.saved_tensors
     g = g.conj().resolve_conj()
-    lam = _implicit._apply(_implicit._Solve, values, g, None, ctx.system, not ctx.transposed, False)
+    lam = _implicit.apply(_implicit._Solve, values, g, None, ctx.system, not ctx.transposed, False)
     lam = lam.conj().resolve_conj()
     return -_autodiff.sampled(lam, x, ctx.system.pattern), lam, None, None, None, None

@@ -26,6 +26,14 @@ def usual(method) -> System:
     return BY_NAME["complex general"]
 
 
+def usual_real(method) -> System:
+    """The same with real entries."""
+    traits = _registry.method(method)
+    if traits.hermitian:
+        return BY_NAME["poisson" if traits.definite else "indefinite"]
+    return BY_NAME["general"]
+
+
 def direction(system, b, seed=5):
     """A direction in (values, b)."""
     rng = np.random.default_rng(seed)

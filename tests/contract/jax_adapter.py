@@ -211,7 +211,7 @@ def function(dense: np.ndarray) -> Callable[[jax.Array], jax.Array]:
 
 def opaque(dense: np.ndarray) -> Callable[[jax.Array], jax.Array]:
     """A matrix as a function whose inside the framework does not see."""
-    return lambda v: _host.call(lambda v: dense @ v, v, v, vmap_method="sequential")
+    return lambda v: _host.call("a function of the host", lambda v: dense @ v, v, v, vmap_method="sequential")
 
 
 def adjoint(method: Any, A: Any, b: np.ndarray, w: np.ndarray, **kwargs: Any) -> np.ndarray:

@@ -7,11 +7,12 @@ from tests.contract import truth
 from tests.contract.cases import RTOL, direction, iterative, usual
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, PAIRS, right_hand_side
+from tsgu._core.methods import _registry
 
 functions = pytest.mark.parametrize(
     ("method", "system"), [(m, s) for m, s in PAIRS if m != "direct" and s.n], ids=lambda value: str(value)
 )
-HERMITIAN = ("linear_cg", "minres")
+HERMITIAN = [traits.name for traits in _registry.krylov() if traits.hermitian]
 
 
 @functions

@@ -80,7 +80,7 @@ WRONG_PLACES = [
     ("transpose_solve", "the matrix", "transpose_solve must be a callable .* got SparseMatrix"),
     ("M", "direct", r"M must be a matrix or a callable .*; got <method \w+\.direct>"),
     ("M", "prepared", "M must be a matrix or a callable .*; got direct prepared for one matrix"),
-    ("M", "a string", "M must be a matrix or a callable .*; got str"),
+    ("M", "a string", "M must be a matrix or a callable .*; got the string 'jacobi'"),
     ("lstsq", "prepared", r"lstsq must be a callable \(A, B, \*\*kwargs\) -> X, or None; got direct prepared for one"),
     ("lstsq", "lsmr prepared", r"lstsq must be a callable \(A, B, \*\*kwargs\) -> X, or None; got "),
     ("lstsq", "direct", "lstsq must be lsmr, or a least-squares solver from outside; got direct"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.contract import truth
-from tests.contract.cases import iterative, options, usual
+from tests.contract.cases import iterative, options, usual, usual_real
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, right_hand_side
 
@@ -26,7 +26,7 @@ def in_its_units(x, power):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_matrix_in_other_units_takes_the_same_steps_to_the_same_solution(package, method, dtype):
     """Catches: squares of A r that overflow or vanish: viscosities of 1e21, or squared charges, in single precision."""
-    system = BY_NAME["poisson" if method == "linear_cg" else "indefinite" if method == "minres" else "general"]
+    system = usual_real(method)
     b = right_hand_side(system, None).astype(dtype)
     expected = np.linalg.solve(system.dense, b)
     with package.record() as log:
@@ -85,7 +85,7 @@ def test_a_start_and_the_gradients_are_in_the_units_of_the_matrix(package, metho
 @iterative
 def test_a_solution_is_scaled_back_without_overflow_on_the_way(package, method):
     """Catches: a right-hand side and a matrix of 1e35 in single precision, whose quotient is of order one."""
-    system = BY_NAME["poisson" if method in ("linear_cg", "minres") else "general"]
+    system = usual_real(method)
     b = right_hand_side(system, None)
     for power in (-115, 115):
         problem = package.Problem(scaled(system, power, np.float32), (b * 2.0**power).astype(np.float32))

@@ -60,7 +60,7 @@ def test_a_preconditioner_that_cannot_be_transposed_is_refused_where_it_would_be
         return tsgu_jax.bicgstab(c.matrix(v), b, M=M, rtol=1e-12)
 
     def bare(r):
-        return _host.call(lambda r: scale * r, r, r, vmap_method="sequential")
+        return _host.call("a function of the host", lambda r: scale * r, r, r, vmap_method="sequential")
 
     np.testing.assert_allclose(solution(values, bare), c.truth(values, b), rtol=1e-9)
     loss = (jax.jit if jit else lambda f: f)(lambda v: solution(v, bare).sum())

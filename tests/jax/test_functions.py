@@ -24,7 +24,7 @@ def product(v):
 
 
 def opaque(v):
-    return _host.call(lambda v: C @ v, v, v, vmap_method="sequential")
+    return _host.call("a function of the host", lambda v: C @ v, v, v, vmap_method="sequential")
 
 
 def linear_map(b, *, A, method, **kwargs):
@@ -187,14 +187,14 @@ def test_a_block_reaches_a_function_as_it_is():
 
 def test_a_loop_of_solves_with_new_functions_is_compiled_once():
     """Catches: a program for every function object, or one that does not hear of new numbers."""
-    from tsgu_jax import _solve
+    from tsgu_jax._rule import _run
 
     sizes = []
     for factor in (2.0, 3.0, 4.0):
         diagonal = factor * jnp.arange(1.0, N + 1)
         x = tsgu_jax.linear_cg(lambda v: diagonal * v, jnp.ones(N), rtol=1e-12)  # noqa: B023
         np.testing.assert_allclose(x, 1 / np.asarray(diagonal), rtol=1e-10)
-        sizes.append(_solve._compiled_primal._cache_size())
+        sizes.append(_run._compiled_primal._cache_size())
     assert sizes[0] == sizes[1] == sizes[2]
     one, two = (tsgu_jax.linear_cg(lambda v: factor * v, jnp.ones(N)) for factor in (2.0, 3.0))  # noqa: B023
     np.testing.assert_allclose([one[0], two[0]], [1 / 2, 1 / 3])

@@ -86,7 +86,7 @@ def test_least_squares_and_batches_point_at_the_line_of_the_solve(shown, batched
     if batched:
         A, b = A.with_values(torch.stack([A.values, 3 * A.values])), torch.stack([b, b])
     line, x = here(), tsgu.sparse_generic_lstsq(A, b, maxiter=2)
-    assert places(shown) == [(False, __file__, line)]
+    assert set(places(shown)) == {(False, __file__, line)}
     x.square().sum().backward()
     assert {place[1:] for place in places(shown)} == {(__file__, line)}
     assert {place[0] for place in places(shown)} == {False, True}

@@ -5,6 +5,8 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import tsgu  # noqa: F401 - before the list grows, since the new method has no file in the package to be read from
+import tsgu_jax  # noqa: F401
 from tsgu._core.methods import _registry
 
 NAME, MODULE = "conjugate_residuals", "_conjugate_residuals"

@@ -27,4 +27,6 @@ def described(given: object) -> str:
     """What something is, in words for a message that refuses it."""
     if isinstance(given, str):
         return f"the string {given!r}"
+    if prepares(given):
+        return repr(given)
     return f"{name_of(given)} prepared for one matrix" if is_prepared(given) else type(given).__name__

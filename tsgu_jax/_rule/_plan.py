@@ -86,8 +86,9 @@ class Plan:
     def _configured(self, solver: Any, of_transpose: bool, given: Any, like: Any, matrix: Any) -> Configured:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
-            if is_function(arguments.get("M")):
-                arguments["M"] = trace("M", arguments["M"], like, convert=True)
+            M = arguments.get("M")
+            if is_function(M) and not _kinds.prepares(M):
+                arguments["M"] = trace("M", M, like, convert=True)
             return solver.configure(arguments, like.shape[0], like.dtype, matrix)
         of_transpose = of_transpose and not _kinds.is_prepared(solver)  # which solves with both
         return Foreign(solver, of_transpose, given, arguments, self.verify, ForeignSystem, like)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tsgu._core._kinds import described, name_of, prepares
+from tsgu._core._kinds import described, name_of
 from tsgu._core.report._function_words import _derived
-from tsgu._core.report._wording import CONVENTIONS, GRADIENTS, METHODS
+from tsgu._core.report._wording import CONVENTIONS, GRADIENTS, METHODS, not_a
 
 
 def damp_of_another(method: str) -> str:
@@ -46,8 +46,8 @@ def preconditioner_as_solver(name: str, got: object, package: str = "tsgu") -> s
 
 
 def not_m(got: object) -> str:
-    kind = repr(got) if prepares(got) else described(got)
-    return f"M must be a matrix or a callable r -> M r that approximates the inverse of A; got {kind}.{METHODS}"
+    accepted = "a matrix or a callable r -> M r that approximates the inverse of A"
+    return not_a("M", accepted, got) + METHODS
 
 
 def given_twice(name: str, one: object, other: object) -> str:

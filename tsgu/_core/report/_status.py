@@ -112,7 +112,7 @@ class ConvergenceWarning(UserWarning):
     --------
     >>> import warnings, torch, tsgu
     >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]]).to_sparse()
-    >>> with warnings.catch_warnings(record=True) as caught:
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
     ...     x = tsgu.linear_cg(A, torch.ones(2), maxiter=1)
     >>> caught[0].message.info.iterations
     1

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tsgu._core._dtypes import DTYPES
+from tsgu._core._kinds import described
 
 CONVENTIONS = ' See "Conventions" in the documentation.'
 GRADIENTS = ' See "Gradients" in the documentation.'
@@ -13,7 +14,7 @@ _DTYPES = f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
 
 
 def not_a(name: str, accepted: str, got: object) -> str:
-    home, kind, remedy = type(got).__module__.split(".")[0], type(got).__name__, ""
+    home, kind, remedy = type(got).__module__.split(".")[0], described(got), ""
     if home in ("tsgu", "tsgu_jax") and kind in ("SparseMatrix", "Pattern"):  # which both packages have
         kind = f"{home}.{kind}"
         remedy = f" Convert it by tsgu_jax.interop.{'to_jax' if home == 'tsgu' else 'to_torch'}({name})."
