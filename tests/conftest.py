@@ -42,8 +42,15 @@ QUICK_IN_JAX = {
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks: ``quick`` for the fast lane, ``extra`` for what skips without the extras that are left out of ``all``."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks: ``quick`` for the fast lane, ``extra`` for what skips without the extras that are left out of ``all``.
+
+    What is marked ``whole`` is left out without ``--whole``.
+    """
+    if not config.getoption("whole"):
+        dropped = [item for item in items if item.get_closest_marker("whole")]
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if not item.get_closest_marker("whole")]
     for item in items:
         if _is_quick(item):
             item.add_marker(pytest.mark.quick)

@@ -57,7 +57,13 @@ FAILURES = {
     "capped MINRES": ("minres", "indefinite", {"maxiter": 3}, "iteration limit", "Raise maxiter"),
     "capped BiCGSTAB": ("bicgstab", "general", {"maxiter": 2}, "iteration limit", "Raise maxiter"),
     "capped GMRES": ("gmres", "general", {"maxiter": 3, "restart": 2}, "iteration limit", "Raise maxiter"),
-    "CG where a direction has no length": ("linear_cg", PLUS_MINUS, {}, "breakdown", "The recurrence broke down: A, and M"),
+    "CG where a direction has no length": (
+        "linear_cg",
+        PLUS_MINUS,
+        {},
+        "breakdown",
+        "The recurrence broke down: A, and M",
+    ),
     "MINRES on a nonsymmetric matrix": ("minres", "zero diagonal", {}, "stagnation", "A is not symmetric"),
     "a tolerance beyond rounding": ("linear_cg", "poisson", {"rtol": 1e-18}, "accuracy limit", None),
 }

@@ -98,7 +98,9 @@ def test_vmap_equals_a_loop(package, method, batched):
     """Catches: members of a batch that share a preparation meant for one, or come back in the wrong order."""
     system = usual(method)
     b = np.stack([right_hand_side(system, 2, seed) for seed in (1, 2, 3)])
-    values = np.stack([system.values * scale for scale in (1.0, 2.0, 0.5 if _registry.method(method).definite else -0.5)])
+    values = np.stack(
+        [system.values * scale for scale in (1.0, 2.0, 0.5 if _registry.method(method).definite else -0.5)]
+    )
     problem = package.Problem(system, b[0])
     got = problem.batched(
         values if batched != "b" else None,

@@ -14,6 +14,13 @@ from tsgu._core.methods import _registry
 METHODS = tuple(method.name for method in _registry.square())
 HERMITIAN = ("linear_cg", "minres")
 
+
+def often(names, *these):
+    """Parameters for ``parametrize``: these in every run of the tests, where each compiles for seconds; the others with
+    ``--whole``."""
+    return [name if name in these else pytest.param(name, marks=pytest.mark.whole) for name in names]
+
+
 methods = pytest.mark.parametrize("name", METHODS)
 
 

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import tsgu_jax
+from tests.jax.cases import often
 from tests.jax.child import run
 from tsgu_jax import precond
 
@@ -92,7 +93,7 @@ def in_shard_map(name):
             np.testing.assert_allclose(got, right, rtol=0, atol=1e-9 * float(jnp.abs(right).max()))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", often(CASES, "linear_cg", "direct", "jacobi", "foreign", "triangular", "product"))
 def test_solves_run_in_shard_map_with_its_check_of_what_varies(name):
     """Catches: a loop that begins with constants, which vary over no axis; a gradient that is not summed over the
     devices."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tsgu_jax
+from tests.jax.cases import often
 from tsgu_jax import precond
 
 N = 12
@@ -55,7 +56,7 @@ def sparse(full):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("columns", [None, 3])
+@pytest.mark.parametrize("columns", often([None, 3], 3))
 def test_a_solve_and_its_derivatives_run_under_strict_promotion(name, columns):
     """Catches: int32 counters beside int64 ones, a scalar for each column beside a block: an error in the package's own
     work."""
