@@ -50,13 +50,16 @@ from tests.core.test_singular import pattern_and_values
 from tsgu._core.factors._factorisation import Factorisation, SingularMatrixError
 from tsgu._core.factors._ilu import IncompleteFactors
 
+def noise(rng, n, degree):
+    return sp.csr_array(rng.random((n, n)) * (rng.random((n, n)) < degree / max(n, 4)))
+
 def structurally(rng, n):
-    A = sp.csr_array(sp.random_array((n, n), density=rng.uniform(1, 4) / max(n, 4), rng=rng))
+    A = noise(rng, n, rng.uniform(1, 4))
     A = sp.csr_array(A + A.T) if rng.random() < 0.5 else A
     return A if structural_rank(A) < n else structurally(rng, int(rng.integers(2, 60)))
 
 def numerically(rng, n):
-    A = sp.lil_array(sp.random_array((n, n), density=rng.uniform(2, 4) / max(n, 4), rng=rng) + sp.eye_array(n))
+    A = sp.lil_array(noise(rng, n, rng.uniform(2, 4)) + sp.eye_array(n))
     i, j = rng.choice(n, 2, replace=False)
     kind = rng.integers(4)
     if kind == 0:  # zeros that are stored
