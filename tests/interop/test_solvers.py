@@ -273,7 +273,7 @@ def test_least_squares_cross_the_frameworks_too(x64):
 @pytest.mark.parametrize("wrap", [jax_solver, torch_solver])
 def test_a_solver_must_be_callable(wrap):
     """Catches: a name that fails only when it is called."""
-    with pytest.raises(TypeError, match=r"f must be a callable \(A, B, \*\*kwargs\) -> X; got str"):
+    with pytest.raises(TypeError, match=r"f must be a callable \(A, B, \*\*kwargs\) -> X; got the string 'linear_cg'"):
         wrap("linear_cg")
     with pytest.raises(TypeError, match="f must be a method for square systems; got lsmr"):
         wrap(tsgu.lsmr if wrap is torch_solver else tsgu_jax.lsmr)
