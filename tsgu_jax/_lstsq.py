@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
 from tsgu._core.methods._partial import unwrapped
@@ -22,8 +21,10 @@ def lstsq(
     transpose_lstsq: Callable[..., Any] | None = None,
     *,
     verify: float | None = 1e-3,
+    on_failure: str | None = None,
+    return_info: bool = False,
     **kwargs: Any,
-) -> Array:
+) -> Any:
     r"""Minimise ||A X - B|| for sparse tall A and dense B, with gradients that keep A's sparsity.
 
     A has full column rank, so that the minimiser is unique. The gradients follow from the augmented system, whatever
@@ -52,6 +53,10 @@ def lstsq(
         What is reported of a callable from outside this package: for A, where both the relative residual and the
         relative optimality ``||A^H r|| / (||A|| ||r||)`` are larger, for A^T where the relative residual is; None
         leaves results unchecked. LSMR checks its own targets.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a solve misses its target: see :func:`on_failure`. Like ``return_info`` it is not passed on.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
     **kwargs
         Passed to both solvers as they are; LSMR refuses those that it does not know. ``x0`` goes to the forward solve
         alone. ``damp`` is for LSMR in both roles, since the gradient depends on it.
@@ -62,6 +67,7 @@ def lstsq(
         X, shape (n,) or (n, k). Differentiable with respect to ``A.data`` (or the values of a SparseMatrix) and B, to
         any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
         and repeated entries receive the gradient of their sum.
+        With ``return_info`` the pair of X and its :class:`Info`.
 
     Raises
     ------
@@ -107,4 +113,5 @@ def lstsq(
     -0.50 0.50
     """
     lstsq, transpose_lstsq, kwargs = unwrapped(Method, lstsq, transpose_lstsq, kwargs)
-    return _frontend.minimise(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
+    method = lsmr if lstsq is None else lstsq
+    return _frontend.minimise(A, B, method, transpose_lstsq, verify, kwargs, on_failure, return_info)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jax import Array
 from jax.experimental.sparse import BCOO, BCSR
 
 from tsgu._core.methods._partial import unwrapped
@@ -22,8 +21,10 @@ def solve(
     transpose_solve: Callable[..., Any] | None = None,
     *,
     verify: float | None = 1e-3,
+    on_failure: str | None = None,
+    return_info: bool = False,
     **kwargs: Any,
-) -> Array:
+) -> Any:
     r"""Solve A X = B for sparse A and dense B, with gradients that keep A's sparsity.
 
     The gradients follow from the implicit function theorem, whatever solves the system: with upstream gradient G, in
@@ -56,6 +57,10 @@ def solve(
     verify : float or None, optional
         Relative residual above which the result of a callable from outside this package is reported; None leaves it
         unchecked. The methods of this package check their own targets. With None, a function A is not tried either.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a solve misses its target: see :func:`on_failure`. Like ``return_info`` it is not passed on.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
     **kwargs
         Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
         solve alone, as does ``atol`` to a method of this package, and a preconditioner ``M`` is transposed for the
@@ -67,6 +72,7 @@ def solve(
         X, with the shape of B. Differentiable with respect to ``A.data`` (or the values of a SparseMatrix, or what a
         function A closes over) and B, to any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and
         ``scan``. The gradient of padding is zero, and repeated entries receive the gradient of their sum.
+        With ``return_info`` the pair of X and its :class:`Info`.
 
     Raises
     ------
@@ -91,6 +97,7 @@ def solve(
 
     See Also
     --------
+    on_failure, Status, Info : what failed, as a value and as a choice.
     record : what each solve did. Under ``jit``, for functions that are first called inside it, and without times.
 
     References
@@ -117,5 +124,4 @@ def solve(
     solve, transpose_solve, kwargs = unwrapped(Method, solve, transpose_solve, kwargs)
     if solve is None and transpose_solve is None:
         solve = minres
-    solved: Array = _frontend.solve(A, B, solve, transpose_solve, verify, kwargs)
-    return solved
+    return _frontend.solve(A, B, solve, transpose_solve, verify, kwargs, on_failure, return_info)

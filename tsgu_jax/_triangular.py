@@ -17,7 +17,9 @@ from tsgu._core.methods._judgement import attained
 from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol
 from tsgu._core.pattern._triangle import Triangle
 from tsgu._core.report import _matrix_words
+from tsgu._core.report._failure import policy_of
 from tsgu._core.report._log import recording
+from tsgu._core.report._status import CODE
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
@@ -25,9 +27,10 @@ from tsgu_jax._methods import _substitution
 from tsgu_jax._methods._levels import Values
 from tsgu_jax._methods._seen import first_status
 from tsgu_jax._methods._substitution import Rows
-from tsgu_jax._program import _internals, _mesh, _report
+from tsgu_jax._program import _host, _internals, _mesh, _report
+from tsgu_jax._program._outcome import Info, Member, Outcome, nothing_to_solve
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import CODE, Label, Member, Outcome
+from tsgu_jax._program._report import Label
 from tsgu_jax._rule import _implicit
 from tsgu_jax._rule._checked import checked_system
 from tsgu_jax._rule._run import run
@@ -40,7 +43,10 @@ def triangular_solve(
     upper: bool = True,
     unitriangular: bool = False,
     transpose: bool = False,
-) -> Array:
+    *,
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     r"""Solve A X = B, or A^T X = B, for sparse triangular A and dense B, with gradients that keep A's sparsity.
 
     The rule is that of :func:`solve`, the adjoint being substitution in the other direction. Substitution is a compiled
@@ -63,6 +69,10 @@ def triangular_solve(
         gradient is zero.
     transpose : bool
         Whether to solve with A^T, without conjugation for complex A too.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a solve fails: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -70,6 +80,7 @@ def triangular_solve(
         X, with the shape of B. Differentiable with respect to ``A.data`` (or the values of a SparseMatrix) and B, to
         any order, in both modes, under ``jit``, ``vmap``, ``checkpoint`` and ``scan``. The gradient of padding is zero,
         and repeated entries receive the gradient of their sum.
+        With ``return_info`` the pair of X and its :class:`Info`.
 
     Raises
     ------
@@ -116,18 +127,25 @@ def triangular_solve(
     >>> jax.grad(loss)(L.data)
     Array([-0.375, -0.25 , -0.5  ], dtype=float32)
     """
-    for name, flag in (("upper", upper), ("unitriangular", unitriangular), ("transpose", transpose)):
+    for name, flag in (
+        ("upper", upper),
+        ("unitriangular", unitriangular),
+        ("transpose", transpose),
+        ("return_info", return_info),
+    ):
         _checks.check_flag(name, flag)
+    policy = policy_of(on_failure)
     values, pattern, _, B = checked_system(A, B, batches=True)
     members = A.shape[0] if len(A.shape) == 3 and not isinstance(A, SparseMatrix) else None
     triangle, rows = _substitution.rows_of(pattern, upper, unitriangular, members or 1)
     _check_diagonal(triangle, values, len(A.shape) == 3)
     if B.size == 0:
-        return jnp.zeros_like(B)
-    system = TriangularSystem(rows, members, transpose, recording())
-    if members is None:
-        return run(system, values, B, None, own=True)
-    return run(system, values, B.reshape(-1, *B.shape[2:]), None, own=True).reshape(B.shape)
+        x, info = jnp.zeros_like(B), nothing_to_solve(B, len(A.shape) == 3)
+    else:
+        system = TriangularSystem(rows, members, transpose, recording(), policy)
+        given = B if members is None else B.reshape(-1, *B.shape[2:])
+        x, info = run(system, values, given, None, own=True)
+    return (x.reshape(B.shape), info) if return_info else x.reshape(B.shape)
 
 
 def _check_diagonal(triangle: Triangle | None, values: Array, batched: bool) -> None:
@@ -144,7 +162,7 @@ def _check_diagonal(triangle: Triangle | None, values: Array, batched: bool) -> 
         raise np.linalg.LinAlgError(_matrix_words.zero_on_diagonal(int(wrong.sum()), wrong.size, *place))
 
 
-@partial(register_dataclass, data_fields=["rows", "member"], meta_fields=["members", "transposed", "keep"])
+@partial(register_dataclass, data_fields=["rows", "member"], meta_fields=["members", "transposed", "keep", "policy"])
 @dataclass(frozen=True, eq=False)
 class TriangularSystem:
     """A triangular system as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit.System`.
@@ -156,6 +174,7 @@ class TriangularSystem:
     members: int | None
     transposed: bool
     keep: bool
+    policy: str
     member: Member | None = None
 
     name = "triangular"
@@ -171,11 +190,23 @@ class TriangularSystem:
         y = _products.entrywise(values, x, self.rows.entries(self.transposed))
         return x + y if self.rows.ones else y
 
-    def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> Array:
+    def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Info]:
         return _implicit.solve(self, values, B, x0)
 
     def primal(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
-        return self.prepared(values).solve(B, x0)
+        x, outcome = self.prepared(values).solve(B, x0)
+        return self.masked(x, outcome), outcome
+
+    def masked(self, x: Array, outcome: Outcome) -> Array:
+        """x as the user wants it where it failed, member by member."""
+        if self.members is None:
+            return _report.masked(self.policy, x, outcome)
+        by_member = x.reshape(self.members, -1, *x.shape[1:])
+        code = jnp.expand_dims(outcome.code, 1)
+        return _report.masked(self.policy, by_member, outcome._replace(code=code)).reshape(x.shape)
+
+    def evidence(self, values: Array | None) -> None:
+        """What is wrong with a triangle its status says."""
 
     def prepare(self, values: Array | None) -> Solves:
         return Solves(self, self.prepared(values))
@@ -193,20 +224,21 @@ class Solves:
     def __init__(self, system: TriangularSystem, prepared: Substitution) -> None:
         self._system, self._prepared = system, prepared
 
-    def solve(self, b: Array, x0: Array | None, atol: Any) -> Array:
+    def solve(self, b: Array, x0: Array | None, atol: Any) -> tuple[Array, Info]:
         return self._reported(self._system.transposed, *self._prepared.solve(b, x0))
 
-    def solve_transpose(self, g: Array) -> Array:
+    def solve_transpose(self, g: Array) -> tuple[Array, Info]:
         return self._reported(not self._system.transposed, *self._prepared.solve_transpose(g))
 
-    def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
-        emit = partial(_report.emit, Label(self._system.name, transposed, self._system.keep))
-        members = self._system.members
-        if members is None:
-            emit(outcome._replace(member=self._system.member))
+    def _reported(self, transposed: bool, x: Array, outcome: Outcome) -> tuple[Array, Info]:
+        system = self._system
+        emit = partial(_report.emit, Label(system.name, transposed, system.keep, system.policy == "warn"))
+        if system.members is None:
+            told = emit(outcome._replace(member=system.member))
         else:
-            jax.vmap(emit)(outcome._replace(member=Member(jnp.arange(members, dtype=jnp.int32), members)))
-        return x
+            places = jnp.arange(system.members, dtype=jnp.int32)
+            told = jax.vmap(emit)(outcome._replace(member=Member(places, system.members)))
+        return system.masked(_host.after(told, x), outcome), outcome.info(x.dtype)
 
 
 class Substitution:
@@ -257,8 +289,8 @@ class Substitution:
         x = jnp.moveaxis(jnp.where(fine, solution, jnp.nan), 1, 0).reshape(B.shape)
         relative = jnp.where(fine, relative, jnp.nan)
         if self._system.members is None:
-            return x, Outcome(code[0], None, relative[0], None, rtol, None)
-        return x, Outcome(code, None, relative, None, jnp.full(members, rtol), None)
+            return x, Outcome(code[0], None, relative[0], None, rtol)
+        return x, Outcome(code, None, relative, None, jnp.full(members, rtol))
 
     def _judge(
         self, residual: Array, b: Array, x: Array, flat: Any, split: Any, transposed: bool

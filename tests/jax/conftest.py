@@ -1,7 +1,15 @@
-"""Double precision for the tests of the JAX package, as a context: no setting outlives a test."""
+"""Double precision for the tests of the JAX package, as a context, and no factors: nothing outlives a test."""
 
 import jax
 import pytest
+
+import tsgu_jax
+
+
+@pytest.fixture(autouse=True)
+def no_factors():
+    """Those of an equal matrix would be found again."""
+    tsgu_jax.factor_store.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -130,11 +130,10 @@ def test_numbers_differ_after_a_fork(monkeypatch):
     """Catches: a child that goes on counting where its parent does, with factors of other matrices."""
     from tsgu_jax._program import _factors
 
-    store, other = _factors._Store(), _factors._Store()
-    before = store.add(_factors.Factors(None))
+    numbers, others = _factors._Numbers(), _factors._Numbers()
+    before = numbers.next()
     monkeypatch.setattr("os.getpid", lambda: -1)
-    after = store.add(_factors.Factors(None))
-    elsewhere = other.add(_factors.Factors(None))
+    after, elsewhere = numbers.next(), others.next()
     assert len({number >> 32 for number in (before, after, elsewhere)}) == 3
     words = _factors.words_of([before, after])
     assert words.dtype == np.uint32

@@ -9,7 +9,7 @@ import pytest
 
 import tsgu_jax
 from tests.jax.cases import case, methods, options
-from tsgu_jax._program import _factors
+from tsgu_jax._program import _factors, _store
 
 _compiled = [0]
 
@@ -115,6 +115,7 @@ def test_one_factorisation_serves_forward_adjoint_and_every_derivative(factored)
         (lambda: jax.vmap(jax.grad(loss, (0, 1)))(jnp.stack([values, 2 * values]), batch[:2]), 2),
     ):
         factored.clear()
+        _store.store.clear()
         jax.block_until_ready(call())
         assert len(factored) == count
     got = jax.vmap(jax.vmap(solution, (None, 0)), (0, None))(jnp.stack([values, 2 * values]), batch)
@@ -124,8 +125,8 @@ def test_one_factorisation_serves_forward_adjoint_and_every_derivative(factored)
 
 def test_many_factors_in_flight_are_dropped_and_made_again(factored, monkeypatch):
     """Catches: an adjoint solved with the factors of another matrix, or memory that grows with the number of solves."""
-    monkeypatch.setattr(_factors, "_LEAST", 1)
-    monkeypatch.setattr(_factors, "_MOST", 3)
+    monkeypatch.setattr(_store, "_LEAST", 1)
+    monkeypatch.setattr(_store.store, "limit", 0)
     c = case("direct")
     values = [jnp.asarray(s * c.values(c.parameters)) for s in (1.0, 2.0, 3.0, 4.0, 5.0)]
     solved = [jax.vjp(lambda v: tsgu_jax.direct(c.matrix(v), jnp.asarray(c.b)), v) for v in values]
@@ -136,7 +137,7 @@ def test_many_factors_in_flight_are_dropped_and_made_again(factored, monkeypatch
         expected = -np.outer(np.linalg.solve(dense.T, np.ones(c.n)), x)[c.row, c.col]
         np.testing.assert_allclose(back(jnp.ones(c.n))[0], expected, rtol=1e-11)
     assert len(factored) > 5
-    assert len(_factors.store._factors) <= 3
+    assert len(_store.store) <= 1
 
 
 def test_threads_do_not_take_each_others_factors():

@@ -119,16 +119,16 @@ def test_ilu_of_a_traced_matrix_is_factored_when_the_program_runs(monkeypatch):
 
 def test_factors_that_were_dropped_are_made_again(monkeypatch):
     """Catches: a preconditioner that fails, or takes the factors of another, once many have been made after it."""
-    from tsgu_jax._program import _factors
+    from tsgu_jax._program import _store
 
-    monkeypatch.setattr(_factors, "_LEAST", 1)
-    monkeypatch.setattr(_factors, "_MOST", 2)
+    monkeypatch.setattr(_store, "_LEAST", 1)
+    monkeypatch.setattr(_store.store, "limit", 0)
     c = case("bicgstab")
     values, b = jnp.asarray(c.values(c.parameters)), jnp.asarray(c.b)
     made = [precond.ilu(c.matrix(s * values), drop_tol=0, fill_factor=50) for s in (1.0, 2.0, 3.0, 4.0)]
     for scale, M in zip((1, 2, 3, 4), made, strict=True):
         np.testing.assert_allclose(M(b), np.linalg.solve(scale * np.asarray(c.dense(values)), b), rtol=1e-11)
-    assert len(_factors.store._factors) <= 2
+    assert len(_store.store) <= 2
 
 
 def test_amg_of_a_traced_matrix_names_the_remedy_and_works_inside_grad():

@@ -65,11 +65,11 @@ def _linear(values: Array, x: Array, entries: Entries) -> Array:
     """
     m, n = entries.shape
     fixed = lax.stop_gradient(values)
-    stacked = _mesh.linear_solve(
+    stacked, _ = _mesh.linear_solve(
         lambda uv: jnp.concatenate([uv[:n], uv[n:] - _products.entrywise(values, uv[:n], entries)]),
         jnp.concatenate([x, jnp.zeros((m, *x.shape[1:]), x.dtype)]),
-        lambda b: jnp.concatenate([b[:n], b[n:] + _times(fixed, b[:n], entries, False)]),
-        lambda g: jnp.concatenate([g[:n] + _times(fixed, g[n:], entries, True), g[n:]]),
+        lambda b: (jnp.concatenate([b[:n], b[n:] + _times(fixed, b[:n], entries, False)]), None),
+        lambda g: (jnp.concatenate([g[:n] + _times(fixed, g[n:], entries, True), g[n:]]), None),
     )
     return stacked[n:]
 

@@ -19,6 +19,7 @@ from tsgu._core.methods import _choice, _registry
 from tsgu._core.methods._choice import Candidate, Traits
 from tsgu._core.methods._options import resolve_options
 from tsgu._core.report._log import recording
+from tsgu._core.report._status import CODE
 from tsgu_jax import precond
 from tsgu_jax._matrix._layout import Diagonals
 from tsgu_jax._matrix._pattern import Pattern
@@ -27,7 +28,7 @@ from tsgu_jax._methods._direct import Direct
 from tsgu_jax._methods._seen import HISTORY
 from tsgu_jax._program import _internals, _mesh
 from tsgu_jax._program._conditions import in_all, in_any
-from tsgu_jax._program._report import CODE, Choice, Outcome
+from tsgu_jax._program._outcome import Choice, Outcome
 from tsgu_jax._rule._frontend import call
 from tsgu_jax._rule._method import Configured, Method, Prepared, refuse_callable
 from tsgu_jax._rule._operator import MatrixOperator
@@ -88,7 +89,7 @@ class _AutoSystem:
     _matrix: SparseMatrix
     _first: Prepared | None
 
-    refusal = None
+    refusal = evidence = None
 
     @property
     def atol(self) -> Any:
@@ -114,7 +115,7 @@ class _AutoSystem:
             found = run(0, self._first)
         else:
             wanted = _looks_definite(self._matrix)
-            nothing = Outcome(jnp.full(B.shape[1:], CODE["breakdown"]), None, None, None, jnp.zeros((), real), None)
+            nothing = Outcome(jnp.full(B.shape[1:], CODE["breakdown"]), target=jnp.zeros((), real))
             otherwise = jnp.zeros_like(B), _uniform(nothing, B, keep, names, 0)
             tried = _mesh.cond(in_any(wanted), lambda: run(0), lambda: otherwise)
             found = jax.tree.map(lambda a, b: jnp.where(wanted, a, b), tried, otherwise)
@@ -154,7 +155,6 @@ def _uniform(outcome: Outcome, B: Array, keep: bool, names: tuple[tuple[str, str
         jnp.full(columns, jnp.inf, real) if outcome.residual is None else outcome.residual.astype(real),
         history,
         jnp.asarray(outcome.target, real),
-        None,
         Choice(jnp.int32(place), names),
     )
 
@@ -243,8 +243,15 @@ def _width(pattern: Pattern) -> float:
 
 
 def _auto(
-    A: Any, B: Array, *, rtol: float | None = None, atol: float | None = None, maxiter: int | None = None
-) -> Array:
+    A: Any,
+    B: Array,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    maxiter: int | None = None,
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by the method that suits A: direct, or a Krylov method with a preconditioner.
 
     A is looked at: its size, the width of its graph, whether it is Hermitian, the signs of its diagonal and of the
@@ -282,6 +289,10 @@ def _auto(
         in single precision, and 0. ``atol`` is in the units of B, and not used for derivatives, which go by ``rtol``.
     maxiter : int, optional
         Largest number of steps of each candidate; by default 10 n for the last one.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -322,7 +333,7 @@ def _auto(
     >>> log[0].note
     'auto: direct for a matrix that is symmetric, positive diagonal, 2 unknowns, width 0; estimated cost ...'
     """
-    return call(auto, A, B, rtol=rtol, atol=atol, maxiter=maxiter)
+    return call(auto, A, B, rtol=rtol, atol=atol, maxiter=maxiter, on_failure=on_failure, return_info=return_info)
 
 
 _auto.__name__ = _auto.__qualname__ = "auto"

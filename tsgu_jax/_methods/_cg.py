@@ -66,7 +66,9 @@ def linear_cg(
     maxiter: int | None = None,
     M: Any = None,
     settings: LinearCGSettings | None = None,
-) -> Array:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by conjugate gradients, for symmetric (Hermitian) definite A.
 
     Positive definite as a rule; negative definite A and M do as well.
@@ -91,6 +93,10 @@ def linear_cg(
         See :mod:`tsgu_jax.precond`.
     settings : LinearCGSettings, optional
         ``maxiter`` and ``rtol`` in other words.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -121,4 +127,16 @@ def linear_cg(
     >>> tsgu_jax.linear_cg(A, jnp.array([1.0, 2.0])).round(4)
     Array([0.0909, 0.6364], dtype=float32)
     """
-    return call(linear_cg, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)
+    return call(
+        linear_cg,
+        A,
+        B,
+        x0=x0,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        M=M,
+        settings=settings,
+        on_failure=on_failure,
+        return_info=return_info,
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
@@ -16,8 +17,8 @@ from tsgu._core.factors._factorisation import library_for
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.report._log import recording
 from tsgu_jax._matrix._products import Entries
-from tsgu_jax._program import _factors, _host
-from tsgu_jax._program._report import Outcome
+from tsgu_jax._program import _factors, _host, _internals
+from tsgu_jax._program._outcome import Outcome
 from tsgu_jax._rule._frontend import call
 from tsgu_jax._rule._method import Method, refuse_callable
 
@@ -35,29 +36,23 @@ class Direct:
     def prepare(self, matrix: Any) -> _DirectSystem:
         refuse_callable(self.name, matrix)
         values, entries = matrix.values, matrix.pattern.entries
-        factor = partial(_factors.factor, self.library, self.rtol, entries.shape)
-        words = jax.ShapeDtypeStruct((_factors.WORDS,), jnp.uint32)
-        number = _host.call("direct", factor, words, values, entries.row, entries.col)
-        return _DirectSystem(number, values, entries, self.library, self.rtol)
+        if not _internals.is_traced(values, entries.row, entries.col):
+            arrays = (np.asarray(a) for a in (values, entries.row, entries.col))
+            _factors.factor(self.library, self.rtol, entries.shape, *arrays)
+        return _DirectSystem(values, entries, self.library, self.rtol)
 
 
-@partial(register_dataclass, data_fields=["_number", "_values", "_entries"], meta_fields=["_library", "_rtol"])
+@partial(register_dataclass, data_fields=["_values", "_entries"], meta_fields=["_library", "_rtol"])
 @dataclass(frozen=True, eq=False)
 class _DirectSystem:
-    """The factors of one matrix, by a number under which the host finds them.
+    """One matrix, whose factors the host finds by its entries: see :mod:`tsgu_jax._program._store`."""
 
-    The number comes from a callback of its own, whose result the forward and the adjoint solve share, so that the
-    matrix is factored once. Nothing tells the host when a number is no longer needed, so it keeps a bounded amount of
-    factors; the solves hand over the values too, from which it factors again what it has dropped.
-    """
-
-    _number: Array
     _values: Array
     _entries: Entries
     _library: str
     _rtol: float | None
 
-    refusal = atol = None
+    refusal = atol = evidence = None
 
     def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         return self._solve(B, False)
@@ -76,21 +71,27 @@ class _DirectSystem:
                 jax.ShapeDtypeStruct(columns, jnp.int32),
                 jax.ShapeDtypeStruct(columns, real),
             ),
-            self._number,
             self._values,
             self._entries.row,
             self._entries.col,
             B,
         )
         target = default_rtol(float(jnp.finfo(B.dtype).eps)) if self._rtol is None else self._rtol
-        return x, Outcome(code, None, residual, None, jnp.asarray(target, real), None)
+        return x, Outcome(code, None, residual, None, jnp.asarray(target, real))
 
 
 def _configure(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> Direct:
     return Direct(recording(), library_for(arguments.get("library")))
 
 
-def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
+def _direct(
+    A: Any,
+    B: Array,
+    *,
+    library: str | None = None,
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by sparse LU factorisation, once for the solution and every derivative.
 
     SuperLU orders by minimum degree of A + A^T on a symmetric pattern, with pivots preferred on the diagonal, and by
@@ -114,6 +115,10 @@ def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
         Right-hand sides.
     library : {"superlu", "pardiso"}, optional
         Who factors. By default PARDISO where pypardiso is installed, else SuperLU.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -148,7 +153,7 @@ def _direct(A: Any, B: Array, *, library: str | None = None) -> Array:
     >>> tsgu_jax.direct(A, jnp.array([2.0, 3.0]))
     Array([2., 1.], dtype=float32)
     """
-    return call(direct, A, B, library=library)
+    return call(direct, A, B, library=library, on_failure=on_failure, return_info=return_info)
 
 
 _direct.__name__ = _direct.__qualname__ = "direct"

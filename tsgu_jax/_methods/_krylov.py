@@ -18,10 +18,10 @@ from tsgu._core.report import _function_words, _solver_words
 from tsgu._core.report._log import recording, watched
 from tsgu_jax._matrix._columns import power_of_two
 from tsgu_jax._methods._loop import Kernel, Limits, Problem, Watch, solve
-from tsgu_jax._program import _host, _mesh
-from tsgu_jax._program._conditions import in_all
+from tsgu_jax._program import _host
+from tsgu_jax._program._outcome import Outcome
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import LOSES_CONSTANTS, NOT_HERMITIAN, STATUSES, Outcome
+from tsgu_jax._program._report import Evidence
 from tsgu_jax._rule._function import Function
 from tsgu_jax._rule._method import Method
 from tsgu_jax._rule._operator import (
@@ -35,8 +35,6 @@ from tsgu_jax._rule._operator import (
 )
 
 P = ParamSpec("P")
-
-_FINE = (STATUSES.index("converged"), STATUSES.index("accuracy limit"))
 
 
 def krylov_method(
@@ -106,6 +104,14 @@ class _KrylovSystem:
     def atol(self) -> Any:
         return self._method.atol
 
+    @property
+    def evidence(self) -> Evidence | None:
+        operator = self._operator
+        if not isinstance(operator, MatrixOperator):
+            return None
+        entries = operator.entries
+        return Evidence(operator.values, entries.row, entries.col, entries.shape, self._method.hermitian)
+
     def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         """X with A X = B."""
         return self._solve(self._operator, self._method.M, B, x0, atol)
@@ -135,19 +141,22 @@ def _run(method: _Krylov, operator: Operator, M: Any, B: Array, x0: Array | None
     inverse = _identity if M is None else M.apply
     if M is not None and isinstance(operator, MatrixOperator):
         inverse = _inverse(inverse, operator.unit)
-    problem = Problem(operator.apply, inverse, M is not None, method.restart, operator.unit)
+    apply: Apply = operator.apply
+    magnitude: Apply = operator.magnitude
+    if isinstance(operator, MatrixOperator):
+        apply, magnitude = operator.products()
+    problem = Problem(apply, inverse, M is not None, method.restart, operator.unit)
     watch: Watch | None = None
     if method.watched:
         tell = partial(_tell, method.name, operator.transposed)
-        watch = lambda steps, left: _host.inform(tell, steps, left, method.limits.rtol)  # noqa: E731
+
+        def watch(steps: Array, left: Array) -> None:
+            _host.inform(tell, steps, left, method.limits.rtol, effect=True)
+
     limits = method.limits if atol is None else method.limits._replace(atol=atol)
     whole = _sees_columns(operator, M)
-    result = solve(method.kernel, problem, operator.magnitude, B, x0, limits, method.keep, watch, whole)
-    fault = None
-    if isinstance(operator, MatrixOperator):
-        fine = jnp.isin(result.code, jnp.array(_FINE)).all()
-        fault = _mesh.cond(in_all(fine), lambda: jnp.int32(0), partial(_fault, operator, method.hermitian))
-    return result.x, Outcome(*result[1:], jax.numpy.asarray(method.limits.rtol), fault)
+    result = solve(method.kernel, problem, magnitude, B, x0, limits, method.keep, watch, whole)
+    return result.x, Outcome(*result[1:], jnp.asarray(method.limits.rtol))
 
 
 @custom_vmap
@@ -185,16 +194,10 @@ def _(size: int, batched: list[Any], *args: Any) -> tuple[tuple[Array, Outcome],
     return (unfold(x), outcome), (True, mapped)
 
 
-def _fault(operator: MatrixOperator, hermitian: bool) -> Array:
-    """What explains a failure."""
-    fault = jnp.where(operator.loses_constants, LOSES_CONSTANTS, 0).astype(jnp.int32)
-    return jnp.where(operator.is_hermitian, fault, NOT_HERMITIAN) if hermitian else fault
-
-
-def _tell(method: str, transposed: bool, steps: Any, left: Any, target: Any) -> None:
+def _tell(method: str, transposed: bool, lead: int, steps: Any, left: Any, target: Any) -> None:
     line = watched()
     if line is not None:
-        line.step(method, transposed, int(steps), float(left), float(target))
+        line.step(method, transposed, int(steps.max()), float(left.max()), float(target.max()))
 
 
 def _inverse(M: Apply, unit: Any) -> Apply:

@@ -17,12 +17,12 @@ from tsgu._core.methods import _least_squares as least_squares
 from tsgu._core.methods._judgement import LeastSquaresRun, after_least_squares_run
 from tsgu._core.methods._least_squares import GAIN
 from tsgu._core.methods._options import ATTAINABLE, LOST, default_rtol, stagnation_window
+from tsgu._core.report._status import CODE
 from tsgu_jax._matrix._columns import norm, power_of_two
 from tsgu_jax._methods._loop import _grouping
 from tsgu_jax._methods._rectangular import Rectangular
 from tsgu_jax._methods._seen import BROKEN, HISTORY, ILL, MET, RUNNING, SPENT, STALLED, Seen, first_of, first_status
 from tsgu_jax._program import _mesh
-from tsgu_jax._program._report import CODE
 
 
 class Kernel(NamedTuple):

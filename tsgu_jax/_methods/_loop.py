@@ -28,6 +28,7 @@ from jax import Array, lax
 from tsgu._core.methods._judgement import Run, after_run
 from tsgu._core.methods._options import ATTAINABLE, DRIFT, GAIN, LOST, WORTH, diverged, stagnation_window
 from tsgu._core.report._progress import EVERY
+from tsgu._core.report._status import CODE
 from tsgu_jax._matrix._columns import norm, power_of_two, times_ratio
 from tsgu_jax._methods._seen import (
     BROKEN,
@@ -43,7 +44,6 @@ from tsgu_jax._methods._seen import (
 )
 from tsgu_jax._program import _mesh
 from tsgu_jax._program._conditions import in_all
-from tsgu_jax._program._report import CODE
 
 Apply = Callable[[Array], Array]
 
@@ -207,7 +207,7 @@ def _solve_group(
     problem: Problem,
     magnitude: Apply,
     b: Array,
-    x: Array | None,
+    x0: Array | None,
     limits: Limits,
     keep: bool,
     watch: Watch | None,
@@ -219,11 +219,11 @@ def _solve_group(
     b = b / scale
     size = norm(b)
     unit = jnp.asarray(problem.unit, size.dtype)
-    x = jnp.zeros_like(b) if x is None else jnp.where(size > 0, times_ratio(x, unit, scale), 0)
+    x = jnp.zeros_like(b) if x0 is None else jnp.where(size > 0, times_ratio(x0, unit, scale), 0)
     target = jnp.maximum(limits.rtol * size, limits.atol / scale).astype(size.dtype)
     integers = jnp.zeros(size.shape, jnp.int32)
     history = jnp.zeros((HISTORY, *size.shape), size.dtype) if keep else None
-    r = b - problem.A(x)
+    r = b if x0 is None else b - problem.A(x)
     residual = norm(r)
     limit = diverged(eps) * size * jnp.maximum(1, jnp.where(size > 0, residual / size, 1))  # a poor x0 is no divergence
     never = jnp.zeros(size.shape, bool)
@@ -244,6 +244,7 @@ def _solve_group(
         # A run that ended worse than it began is undone; one that stopped for want of steps is kept all the same,
         # unless the method lowers the residual in every step: conjugate gradients may raise it while x improves.
         lost = far | ((residual > columns.before) & (kernel.minimal | (columns.outcome != SPENT)))
+        lost &= ~(jnp.isnan(residual) & jnp.isfinite(moved).all(axis=0))  # which belongs to an A that is not finite
         x, r = jnp.where(lost, x, moved), jnp.where(lost, r, left)
         columns = columns._replace(
             outcome=jnp.where(far, DIVERGED, columns.outcome),
@@ -258,7 +259,6 @@ def _solve_group(
         return x, r, _judge(columns, rounding, limits)
 
     x, _, columns = _mesh.while_loop(lambda carry: jnp.any(carry[2].code == 0), runs, (x, r, columns))
-    # A residual that is not finite from the start belongs to an A that is not.
     sound = finite & jnp.isfinite(columns.residual)
     x = jnp.where(sound, times_ratio(x, scale, unit), jnp.nan)
     code = jnp.where(sound & ~jnp.isfinite(x).all(axis=0), CODE["overflow"], columns.code)

@@ -18,7 +18,7 @@ from tsgu_jax._matrix._columns import divide, norm
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._methods._least_squares import Kernel, Limits, minimise
 from tsgu_jax._methods._rectangular import Rectangular, RectangularOperator, rows
-from tsgu_jax._program._report import Outcome
+from tsgu_jax._program._outcome import Outcome
 from tsgu_jax._rule._frontend import call
 from tsgu_jax._rule._method import Method
 
@@ -141,7 +141,7 @@ class _LSMR:
 class _LSMRSystem:
     """The method prepared for one matrix: for least squares, and for the solution of a square system."""
 
-    refusal = atol = None
+    refusal = atol = evidence = None
 
     def __init__(self, method: _LSMR, operator: RectangularOperator) -> None:
         self._method, self._operator = method, operator
@@ -183,7 +183,7 @@ class _LSMRSystem:
         limits = self._method.limits
         result = minimise(_KERNEL, operator, B, x0, limits, compatible, self._method.keep)
         target = jnp.maximum(jnp.asarray(limits.atol), limits.btol)
-        return result.x, result.r, Outcome(*result[2:], target, None)
+        return result.x, result.r, Outcome(*result[2:], target)
 
 
 def _configure(arguments: Mapping[str, Any], n: int, dtype: Any, matrix: Any) -> _LSMR:
@@ -205,7 +205,9 @@ def _lsmr(
     conlim: float | None = None,
     maxiter: int | None = None,
     x0: Array | None = None,
-) -> Array:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Minimise ``||A x - b||^2 + damp^2 ||x||^2`` for each column b of B by LSMR.
 
     The arguments mean what they mean in SciPy; ``atol`` and ``btol`` are tighter by default, since the error of a
@@ -231,6 +233,10 @@ def _lsmr(
         Largest number of steps, each of one product with A and one with A^H; 10 n by default.
     x0 : Array, shape (n,) or (n, k), optional
         Where to start; zero by default. Not differentiated, and not used in the adjoint.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -261,8 +267,19 @@ def _lsmr(
     >>> tsgu_jax.lsmr(A, jnp.array([0.0, 1.0, 5.0])).round(4)
     Array([-0.5,  2.5], dtype=float32)
     """
-    solved: Array = call(lsmr, A, B, damp=damp, atol=atol, btol=btol, conlim=conlim, maxiter=maxiter, x0=x0)
-    return solved
+    return call(
+        lsmr,
+        A,
+        B,
+        damp=damp,
+        atol=atol,
+        btol=btol,
+        conlim=conlim,
+        maxiter=maxiter,
+        x0=x0,
+        on_failure=on_failure,
+        return_info=return_info,
+    )
 
 
 _lsmr.__name__ = _lsmr.__qualname__ = "lsmr"

@@ -149,7 +149,9 @@ def minres(
     maxiter: int | None = None,
     M: Any = None,
     settings: MINRESSettings | None = None,
-) -> Array:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by minimal residuals, for symmetric (Hermitian) A, definite or not. The default method.
 
     With a preconditioner, too, the 2-norm of the residual falls in every step: the iterates are smoothed. Where A is
@@ -176,6 +178,10 @@ def minres(
         See :mod:`tsgu_jax.precond`.
     settings : MINRESSettings, optional
         ``maxiter`` and ``rtol`` in other words.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -208,4 +214,16 @@ def minres(
     >>> tsgu_jax.minres(A, jnp.array([1.0, 2.0])).round(4)
     Array([2., 1.], dtype=float32)
     """
-    return call(minres, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)
+    return call(
+        minres,
+        A,
+        B,
+        x0=x0,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        M=M,
+        settings=settings,
+        on_failure=on_failure,
+        return_info=return_info,
+    )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from tsgu._core.methods._options import LOOK
-from tsgu_jax._program._report import CODE
+from tsgu._core.report._status import CODE
 
 HISTORY = 10_000
 """Steps whose residual is kept where somebody records."""

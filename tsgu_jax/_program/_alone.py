@@ -1,9 +1,10 @@
-"""Refusing, when a program is compiled, to call the host from one that JAX partitions over several devices.
+"""Refusing, when a program is compiled, to call the host from one that JAX exports, or partitions over several devices.
 
-Such a program runs a callback on its first device and hands the result to the others, who wait for it meanwhile; on
-the CPU they occupy the threads that the callback needs, and the process hangs. Whether a program is partitioned is
-known when it is lowered, which is where an operation that does nothing else has its say. On one device nothing is left
-of it, and inside ``jax.shard_map``, where each device calls the host for its own part, neither.
+An exported program may be run where nobody has imported this package. A partitioned one runs a callback on its first
+device and hands the result to the others, who wait for it meanwhile; on the CPU they occupy the threads that the
+callback needs, and the process hangs. Which of them a program is shows when it is lowered, which is where an operation
+that does nothing else has its say. On one device nothing is left of it, and inside ``jax.shard_map``, where each device
+calls the host for its own part, neither.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def on_one_device(name: str, x: Array) -> Array:
     Raises
     ------
     ValueError
-        When the program is lowered, if it is partitioned over several devices.
+        When the program is lowered, if it is exported, or partitioned over several devices.
     """
     same: Array = _alone.bind(x, name=name)
     return same
@@ -43,13 +44,20 @@ def _type(x: Any, *, name: str) -> Any:
 
 
 def _lowered(context: Any, x: Any, *, name: str) -> list[Any]:
-    devices = _partitioned_over(context.module_context.axis_context)
+    refuse_export(name, context)
+    devices = partitioned_over(context.module_context.axis_context)
     if devices > 1:
         raise ValueError(_solver_words.partitioned(name, devices))
     return [x]
 
 
-def _partitioned_over(where: Any) -> int:
+def refuse_export(name: str, context: Any) -> None:
+    """Raise a ValueError where what is lowered is exported."""
+    if context.module_context.lowering_parameters.for_export:
+        raise ValueError(_solver_words.exported(name))
+
+
+def partitioned_over(where: Any) -> int:
     """How many devices JAX partitions over: none in a ``shard_map``, unless that leaves it some axes of the mesh."""
     mesh = getattr(where, "mesh", None)
     if mesh is None:

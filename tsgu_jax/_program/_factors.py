@@ -1,11 +1,14 @@
-"""The host's side of ``direct``: factors by number, and solves with them for whole batches. NumPy only."""
+"""The host's side of ``direct``: factors, found again by the matrix that they are of, and solves for whole batches.
+
+NumPy only.
+"""
 
 import itertools
 import os
 import secrets
-from collections import OrderedDict, deque
+import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -15,66 +18,35 @@ import numpy.typing as npt
 from tsgu._core.factors._factorisation import Factorisation
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.pattern import _symbolic
-from tsgu_jax._program._report import CODE
+from tsgu._core.report._status import CODE
+from tsgu_jax._program._store import Factors, store
 
 Array = npt.NDArray[Any]
-
-_MOST = 64
-_MOST_BYTES = 1 << 30
-_LEAST = 4
-"""Factors that are kept whatever their size: those that one program may use side by side."""
-
-
-@dataclass
-class Factors:
-    """Factors of one matrix, None if it is singular; a solve may improve them, so one at a time."""
-
-    lu: Any
-    lock: Lock = field(default_factory=Lock)
-
 
 WORDS = 2
 """32-bit words of a number, with 64-bit types turned off too: one drawn for the process, and one that counts."""
 
 
-class _Store:
-    """Factors by number, the least recently used dropped when they are many or large.
+class _Numbers:
+    """Numbers for factors that no other process, and no earlier one, has given.
 
     A number may come from elsewhere, in what was pickled or what another process has sent. It must not be found then,
     so that the factors are made again from the values.
     """
 
     def __init__(self) -> None:
-        self._numbers = itertools.count(1)
+        self._count = itertools.count(1)
         self._process, self._token = 0, 0
         self._lock = Lock()
-        self._factors: OrderedDict[int, Factors] = OrderedDict()
 
-    def add(self, factors: Factors) -> int:
+    def next(self) -> int:
         with self._lock:
             if self._process != os.getpid():  # after a fork as well
                 self._process, self._token = os.getpid(), 1 + secrets.randbelow(2**32 - 1)
-            number = self._token << 32 | next(self._numbers) % 2**32
-        self.keep(number, factors)
-        return number
-
-    def keep(self, number: int, factors: Factors) -> None:
-        with self._lock:
-            self._factors[number] = factors
-            while len(self._factors) > _LEAST and (len(self._factors) > _MOST or self._bytes() > _MOST_BYTES):
-                self._factors.popitem(last=False)
-
-    def find(self, number: int) -> Factors | None:
-        with self._lock:
-            if number in self._factors:
-                self._factors.move_to_end(number)
-            return self._factors.get(number)
-
-    def _bytes(self) -> int:
-        return sum(factors.lu.nbytes for factors in self._factors.values() if factors.lu is not None)
+            return self._token << 32 | next(self._count) % 2**32
 
 
-store = _Store()
+numbers = _Numbers()
 
 
 def words_of(numbers: Any) -> Array:
@@ -90,16 +62,9 @@ def numbers_of(words: Array) -> Array:
     return numbers
 
 
-def factor(library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array) -> Array:
-    """Factor the matrices with these values; a number for each, in words.
-
-    The arrays may have leading dimensions, those of nested batches, of size 1 where there is none.
-    """
-    lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1])
-    numbers = np.empty(lead, np.uint64)
-    for index in np.ndindex(lead):
-        numbers[index] = store.add(_factored(library, rtol, shape, *(member(a, index, 1) for a in (values, row, col))))
-    return words_of(numbers)
+def factor(library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array) -> None:
+    """Make the factors of one matrix, where they are not there."""
+    _factors_of(library, rtol, *_counted(shape, values, row, col))
 
 
 def solve(
@@ -108,20 +73,24 @@ def solve(
     shape: tuple[int, int],
     transposed: bool,
     ndim: int,
-    number: Any,
-    values: Any,
-    row: Any,
-    col: Any,
-    b: Any,
+    values: Array,
+    row: Array,
+    col: Array,
+    b: Array,
 ) -> tuple[Array, Array, Array]:
-    """Solve with the factors of these numbers: the solutions, and per column status and relative residual."""
-    members, b = parts(numbers_of(number), b, ndim)
+    """Solve with the matrices of these values: the solutions, and per column status and relative residual.
+
+    The arrays may have leading dimensions, those of nested batches, of size 1 where there is none. The factors of each
+    matrix are made where they are not there, in this call or in an earlier one.
+    """
+    lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1], col.shape[:-1])
+    members, b = parts(lead, b, ndim)
     x = np.empty_like(b)
     code = np.empty((*b.shape[: b.ndim - ndim], *b.shape[b.ndim - ndim + 1 :]), np.int32)
     residual = np.empty(code.shape, b.real.dtype)
     for part in members:
-        stored = [member(a, part.member, 1) for a in (values, row, col)]
-        solved, codes, residuals = _solve(library, rtol, shape, transposed, part.number, stored, part.columns)
+        matrix = _counted(shape, *(member(a, part.member, 1) for a in (values, row, col)))
+        solved, codes, residuals = _solve(_factors_of(library, rtol, *matrix), transposed, part.columns)
         x[part.place] = part.restored(solved)
         code[part.place] = codes.reshape(code[part.place].shape)
         residual[part.place] = residuals.reshape(code[part.place].shape)
@@ -129,10 +98,9 @@ def solve(
 
 
 class Part(NamedTuple):
-    """The members of a batch that share a factor, laid side by side as columns, (n, ...)."""
+    """The members of a batch that share a matrix, laid side by side as columns, (n, ...)."""
 
     member: tuple[int, ...]
-    number: int
     place: tuple[Any, ...]
     columns: Array
     shape: tuple[int, ...]
@@ -142,19 +110,19 @@ class Part(NamedTuple):
         return np.moveaxis(columns.reshape(self.shape), 0, self.axis)
 
 
-def parts(number: Array, b: Array, ndim: int) -> tuple[Iterator[Part], Array]:
-    """The parts of b with one factor each, and b with the leading dimensions of both."""
-    lead = np.broadcast_shapes(number.shape, b.shape[: b.ndim - ndim])
+def parts(matrices: tuple[int, ...], b: Array, ndim: int) -> tuple[Iterator[Part], Array]:
+    """The parts of b with one matrix each, for a batch of this shape, and b with the leading dimensions of both."""
+    lead = np.broadcast_shapes(matrices, b.shape[: b.ndim - ndim])
     b = np.broadcast_to(b, (*lead, *b.shape[b.ndim - ndim :]))
-    number = number.reshape((1,) * (len(lead) - number.ndim) + number.shape)
+    sizes = (1,) * (len(lead) - len(matrices)) + matrices
 
     def each() -> Iterator[Part]:
-        for index in np.ndindex(number.shape):
-            place = tuple(slice(None) if size == 1 else i for i, size in zip(index, number.shape, strict=True))
+        for index in np.ndindex(sizes):
+            place = tuple(slice(None) if size == 1 else i for i, size in zip(index, sizes, strict=True))
             axis = b[place].ndim - ndim
             columns = np.moveaxis(b[place], axis, 0)
             flat = columns.reshape(columns.shape[0], columns.size // max(1, columns.shape[0]))
-            yield Part(index, int(number[index]), place, flat, columns.shape, axis)
+            yield Part(index, place, flat, columns.shape, axis)
 
     return each(), b
 
@@ -167,24 +135,11 @@ def member(a: Array, index: tuple[int, ...], ndim: int) -> Array:
     return member
 
 
-def _solve(
-    library: str,
-    rtol: float | None,
-    shape: tuple[int, int],
-    transposed: bool,
-    number: int,
-    stored: list[Array],
-    b: Array,
-) -> tuple[Array, Array, Array]:
-    factors = store.find(number)
-    if factors is None:
-        factors = _factored(library, rtol, shape, *stored)
-        store.keep(number, factors)
+def _solve(factors: Factors, transposed: bool, b: Array) -> tuple[Array, Array, Array]:
     try:
         if factors.lu is None:
             raise SingularMatrixError
-        with factors.lock:
-            x, columns = factors.lu.solve(b, transposed)
+        x, columns = factors.lu.solve(b, transposed)
     except SingularMatrixError:
         nothing = np.full_like(b, np.nan)
         return nothing, np.full(b.shape[1], CODE["singular"]), nothing[0].real
@@ -193,49 +148,73 @@ def _solve(
     return x.astype(b.dtype, copy=False), code, residual
 
 
-def _factored(
-    library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array
-) -> Factors:
-    symbolic, values = canonical(shape, values, row, col)
+def _counted(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tuple[_symbolic.Symbolic, Array]:
+    """The pattern, and the values of the entries that count, in the order given."""
+    counted, symbolic = _patterns.find(shape, row, col)
+    return symbolic, values if counted is None else values[counted]
+
+
+def _factors_of(library: str, rtol: float | None, symbolic: _symbolic.Symbolic, values: Array) -> Factors:
+    """The factors of a matrix, made where they are not there."""
+    return store.of(
+        (library, rtol, symbolic), values, lambda values: _factored(library, rtol, symbolic, merged(symbolic, values))
+    )
+
+
+def _factored(library: str, rtol: float | None, symbolic: _symbolic.Symbolic, values: Array) -> Factorisation | None:
+    """None where the matrix is singular."""
     if not np.isfinite(values).all():
-        return Factors(None)
+        return None
     try:
-        return Factors(Factorisation(symbolic, values, library, rtol))
+        return Factorisation(symbolic, values, library, rtol)
     except SingularMatrixError:
-        return Factors(None)
+        return None
 
 
 def canonical(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tuple[_symbolic.Symbolic, Array]:
-    """The pattern and the values on it, from entries in any order, with repeats and with padding."""
-    counted, symbolic = _patterns.find(shape, row, col)
-    values = values if counted is None else values[counted]
+    """The pattern and the values on it, to be kept, from entries in any order, with repeats and with padding."""
+    symbolic, values = _counted(shape, values.copy(), row, col)
+    return symbolic, merged(symbolic, values)
+
+
+def merged(symbolic: _symbolic.Symbolic, values: Array) -> Array:
+    """The values in the order of the pattern, repeats added."""
     if symbolic.merge is not None:
-        merged = np.zeros(symbolic.nnz, values.dtype)
-        np.add.at(merged, symbolic.merge, values)
-        values = merged
-    elif symbolic.order is not None:
-        values = values[symbolic.order]
-    return symbolic, values
+        added = np.zeros(symbolic.nnz, values.dtype)
+        np.add.at(added, symbolic.merge, values)
+        return added
+    return values if symbolic.order is None else values[symbolic.order]
 
 
 class _Patterns:
     """The last patterns, found again by their indices: with a pattern its order of elimination is found again."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._lock = Lock()
-        self._known: deque[tuple[Any, Array, Array, Array | None, _symbolic.Symbolic]] = deque(maxlen=size)
+        self._known: OrderedDict[Any, tuple[Array, Array, tuple[Array | None, _symbolic.Symbolic]]] = OrderedDict()
 
     def find(self, shape: tuple[int, int], row: Array, col: Array) -> tuple[Array | None, _symbolic.Symbolic]:
         """Which entries count, None for all, and the pattern of those."""
         with self._lock:
-            known = list(self._known)
-        for its_shape, its_row, its_col, counted, symbolic in known:
-            if its_shape == shape and np.array_equal(its_row, row) and np.array_equal(its_col, col):
-                return counted, symbolic
-        counted, symbolic = _symbolic.from_padded_coo(row, col, shape)
+            last = next(reversed(self._known), None)
+            if last is not None and last[0] == shape and self._is(last, row, col):  # quicker than a hash
+                return self._known[last][2]
+            key = shape, zlib.crc32(np.ascontiguousarray(row).data), zlib.crc32(np.ascontiguousarray(col).data)
+            if key in self._known and self._is(key, row, col):
+                self._known.move_to_end(key)
+                return self._known[key][2]
+        row, col = row.copy(), col.copy()  # what a program hands over is gone after the call
+        found = _symbolic.from_padded_coo(row, col, shape)
         with self._lock:
-            self._known.appendleft((shape, row.copy(), col.copy(), counted, symbolic))
-        return counted, symbolic
+            self._known[key] = row, col, found
+            while len(self._known) > self._size:
+                self._known.popitem(last=False)
+        return found
+
+    def _is(self, key: Any, row: Array, col: Array) -> bool:
+        its_row, its_col, _ = self._known[key]
+        return np.array_equal(its_row, row) and np.array_equal(its_col, col)
 
 
-_patterns = _Patterns(8)
+_patterns = _Patterns(64)

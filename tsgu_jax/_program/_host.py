@@ -1,53 +1,143 @@
 """The one way from a compiled program to the host: functions that see NumPy arrays, and must not call JAX.
 
-XLA runs a callback on a thread that it needs for other programs. An operation of JAX in there, and be it the comparison
-of two numbers, waits for a program that waits for this thread: the process hangs, though seldom in the first call. So
-every callback of the package goes through this file, which turns all that comes in into NumPy arrays.
+XLA runs what it calls on a thread that it needs for other programs. An operation of JAX in there, and be it the
+comparison of two numbers, waits for a program that waits for this thread: the process hangs, though seldom in the first
+call. So everything that a program calls goes through this file, which hands over NumPy arrays.
+
+A function of the package's own is called by its name (:mod:`tsgu_jax._program._ffi`), which leaves the program fit to
+be kept and exported. One of the user's has no name that holds in another process, and on an accelerator the arrays have
+to travel first: there it is a callback of JAX.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
-from tsgu_jax._program import _alone, _mesh
+from tsgu_jax._program import _alone, _ffi, _internals, _mesh
 
 _WIDE = ("float64", "complex128", "int64")
 
 
 def call(name: str, function: Callable[..., Any], result: Any, *args: Any, vmap_method: str = "expand_dims") -> Any:
-    """``jax.pure_callback`` for a NumPy function that takes the leading dimensions of a batch, of size 1 for none.
+    """The results of a NumPy function that takes the leading dimensions of a batch, of size 1 for none.
 
     With ``vmap_method="sequential"`` it is called for one member after the other. ``name`` is what the user knows of
     it, for the error where the program is partitioned over several devices.
+    """
+    arrays = _mesh.alike(*(jnp.asarray(a) for a in args))
+    first, *others = arrays
+    given = _alone.on_one_device(name, first), *others
+    text = _ffi.text_of(function)
+    if text is None or jax.default_backend() != "cpu":
+        found = _called_by_jax(function, result, given, vmap_method)
+    else:
+        leaves, structure = jax.tree.flatten(result)
+        found = jax.tree.unflatten(structure, _ffi.call(text, leaves, given, vmap_method))
+    return _mesh.varying(found, _mesh.axes_of(arrays))  # what comes from the host counts as the same everywhere
+
+
+def _called_by_jax(function: Callable[..., Any], result: Any, args: Any, vmap_method: str) -> Any:
+    """By ``jax.pure_callback``.
 
     XLA may run a callback on a thread of its own, where 64-bit types are off if the program was compiled under
     ``jax.enable_x64``: JAX would then round what goes in and refuse what comes out. So 64-bit numbers travel as pairs
     of 32-bit words.
     """
-    arrays = _mesh.alike(*(jnp.asarray(a) for a in args))
-    dtypes = [np.dtype(a.dtype) for a in arrays]
+    dtypes = [np.dtype(a.dtype) for a in args]
 
     def host(*words: npt.NDArray[Any]) -> Any:
         given = (_from_words(w, dtype) for w, dtype in zip(words, dtypes, strict=True))
         return jax.tree.map(_to_words, function(*given))
 
-    first, *others = map(_packed, arrays)
-    given = _alone.on_one_device(name, first), *others
-    words = jax.pure_callback(_of_numpy(host), jax.tree.map(_shape, result), *given, vmap_method=vmap_method)
-    words = _mesh.varying(words, _mesh.axes_of(arrays))  # JAX takes what comes from the host for the same everywhere
+    words = jax.pure_callback(
+        _of_numpy(host), jax.tree.map(_shape, result), *map(_packed, args), vmap_method=vmap_method
+    )
     return jax.tree.map(lambda w, like: _unpacked(w, like.dtype), words, result)
 
 
-def inform(function: Callable[..., None], *args: Any) -> None:
-    """``jax.debug.callback`` for a function of pytrees of NumPy arrays; one call for each member of a batch."""
-    jax.debug.callback(_of_numpy(function), *args)
+def inform(function: Callable[..., None], *args: Any, effect: bool) -> Array:
+    """Tell the host: call a function of the package with how many leading dimensions are those of batches, and arrays.
+
+    Under ``vmap`` it is one call for the batch. An array that is the same for all members has dimensions of size 1.
+
+    With ``effect`` the call is an effect to JAX, for which ``jax.effects_barrier`` waits. An error in the call is then
+    raised again by every barrier to come, and at the end of the process. Without, the call is made where the zero that
+    it returns is needed (:func:`after`), and whoever waits for what is after it has waited for the call.
+    """
+    text = _ffi.text_of(function)
+    assert text is not None, f"{function} cannot be found by its name"
+    (zero,) = inform_p.bind(*(jnp.asarray(a) for a in args), text=text, lead=0, effect=effect)
+    return cast(Array, zero)
+
+
+def after(zero: Array, x: Array) -> Array:
+    """x, to be had once the call is made that returned this zero."""
+    same, _ = lax.optimization_barrier((x, zero))
+    return same
+
+
+inform_p = Primitive("tsgu_inform")
+inform_p.multiple_results = True
+
+
+def _told(*args: Any, text: str, lead: int, effect: bool) -> list[Any]:
+    """Outside of compiled programs."""
+    _ffi.function_of(text)(lead, *(np.asarray(a) for a in args))
+    return [jnp.int32(0)]
+
+
+def _typed(*args: Any, text: str, lead: int, effect: bool) -> Any:
+    axes = frozenset().union(*map(_internals.varying_axes_of_type, args))
+    zero = _internals.array_type((), np.dtype(np.int32), axes)
+    return [zero], _internals.debug_effects() if effect else frozenset()
+
+
+def _batched(args: Any, axes: Any, *, text: str, lead: int, effect: bool) -> tuple[list[Any], list[Any]]:
+    moved = (
+        jnp.asarray(a)[None] if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(args, axes, strict=True)
+    )
+    return inform_p.bind(*moved, text=text, lead=lead + 1, effect=effect), [None]
+
+
+def _lowered_through_jax(context: Any, *args: Any, **params: Any) -> Any:
+    _alone.refuse_export("the report of a solve", context)
+    return _through_jax(context, *args, **params)
+
+
+def _lowered_to_ffi(context: Any, *args: Any, text: str, lead: int, effect: bool) -> Any:
+    if _alone.partitioned_over(context.module_context.axis_context) > 1:  # where XLA must be told who makes the call
+        return _lowered_through_jax(context, *args, text=text, lead=lead, effect=effect)
+    _alone.refuse_export("the report of a solve", context)
+    return _ffi.lowering(context, *args, text=_ffi.with_first(text, lead))
+
+
+def _by_jax(*args: Any, text: str, lead: int, effect: bool) -> list[Any]:
+    jax.debug.callback(_of_numpy(partial(_ffi.function_of(text), lead)), *args)
+    return [jnp.int32(0)]
+
+
+def _not_differentiated(primals: Any, tangents: Any, **params: Any) -> tuple[list[Any], list[Any]]:
+    zeros = inform_p.bind(*primals, **params)
+    return zeros, [ad.Zero(jax.typeof(zero).to_tangent_aval()) for zero in zeros]
+
+
+_through_jax = mlir.lower_fun(_by_jax, multiple_results=True)
+inform_p.def_impl(_told)
+inform_p.def_effectful_abstract_eval(_typed)
+batching.primitive_batchers[inform_p] = _batched
+ad.primitive_jvps[inform_p] = _not_differentiated
+mlir.register_lowering(inform_p, _lowered_to_ffi, platform="cpu")
+mlir.register_lowering(inform_p, _lowered_through_jax)
 
 
 def _of_numpy(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """What JAX offers no settled way to do: every use of names that may move is in this file, with the reason beside it."""
 
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import jax
@@ -22,13 +23,35 @@ def concretely() -> AbstractContextManager[None]:
 
 def varying_axes(tracer: Any) -> frozenset[Any]:
     """The axes of a mesh over which a tracer varies inside ``jax.shard_map``; releases of JAX differ in the name."""
-    kind: Any = jax.typeof(tracer)
+    return varying_axes_of_type(jax.typeof(tracer))
+
+
+def varying_axes_of_type(kind: Any) -> frozenset[Any]:
+    """The same of the type of an array."""
     manual = getattr(kind, "manual_axis_type", kind)
     axes: frozenset[Any] = getattr(manual, "vma", frozenset()) if manual is kind else manual.varying
     return axes
+
+
+def array_type(shape: tuple[int, ...], dtype: Any, axes: frozenset[Any]) -> Any:
+    """The type of an array that varies over these axes of a mesh."""
+    plain = jax.core.ShapedArray(shape, dtype)
+    if not axes:
+        return plain
+    like = jax.typeof(jax.lax.pcast(jax.numpy.zeros(shape, dtype), tuple(sorted(axes, key=str)), to="varying"))
+    return plain.update(sharding=like.sharding, vma=axes) if hasattr(like, "vma") else like
 
 
 def evaluated(jaxpr: Any, consts: Any, *args: Any) -> list[Any]:
     """The results of a program that JAX has traced, without compiling it apart."""
     results: list[Any] = jax.core.eval_jaxpr(jaxpr, consts, *args)
     return results
+
+
+@cache
+def debug_effects() -> Any:
+    """What keeps an operation without results in a program, wherever ``jax.debug.callback`` may stand.
+
+    JAX has no public name for it, but tells it of a program with such a callback.
+    """
+    return jax.make_jaxpr(lambda: jax.debug.callback(lambda: None))().effects

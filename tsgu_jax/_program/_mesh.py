@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array, lax
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tsgu_jax._program import _internals
 
@@ -59,11 +59,13 @@ def alike(*trees: Any) -> Any:
 def linear_solve(
     product: Any,
     b: Array,
-    solve: Callable[[Array], Array],
-    transposed: Callable[[Array], Array] | None,
+    solve: Callable[[Array], tuple[Array, Any]],
+    transposed: Callable[[Array], tuple[Array, Any]] | None,
     symmetric: bool = False,
-) -> Array:
+) -> tuple[Array, Any]:
     """``lax.custom_linear_solve``, also inside ``shard_map``; without ``transposed`` it cannot be transposed.
+
+    Both solves return what became of them beside the solution, a pytree of one structure.
 
     It makes what the functions close over vary like b, after they have been traced for what they closed over then. So
     there the product gets what it closes over as it will be, and each function is a program of its own, whose constants
@@ -73,10 +75,19 @@ def linear_solve(
         converted, closed_over = jax.closure_convert(product, b)
         b, closed_over = alike(b, closed_over)
         product = jax.jit(lambda x: converted(x, *closed_over))
-        solve, transposed = jax.jit(solve), None if transposed is None else jax.jit(transposed)
+        solve = _varying_as(b, solve)
+        transposed = None if transposed is None else _varying_as(b, transposed)
     adjoint = None if transposed is None else lambda _, g: transposed(g)
-    x: Array = lax.custom_linear_solve(product, b, lambda _, b: solve(b), adjoint, symmetric=symmetric)
-    return x
+    found: tuple[Array, Any] = lax.custom_linear_solve(
+        product, b, lambda _, b: solve(b), adjoint, symmetric=symmetric, has_aux=True
+    )
+    return found
+
+
+def _varying_as(b: Array, solve: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """The solve as a program of its own, all results of which vary as b does."""
+    axes = axes_of(b)
+    return jax.jit(lambda b: varying(solve(b), axes))
 
 
 def while_loop(going: Callable[[Any], Any], body: Callable[[Any], Any], first: Any) -> Any:
@@ -113,8 +124,9 @@ def cond(wanted: Any, on_true: Callable[..., Any], on_false: Callable[..., Any],
     return lax.cond(wanted, branch(on_true), branch(on_false), *operands)
 
 
-def with_automatic_axes(function: Callable[..., Array], *args: Any) -> Array | None:
-    """``function(*args)`` for arrays whose sharding is part of their type, with the result sharded like the last one.
+def with_automatic_axes(function: Callable[..., Any], *args: Any) -> Any | None:
+    """``function(*args)``, a pair, for arrays whose sharding is part of their type; its first part is sharded like the
+    last argument, the rest not at all.
 
     A method scatters, gathers and sums over rows, and would have to say of each how the result is to be sharded: that
     is left to JAX inside the solve. None where no array is sharded so.
@@ -128,11 +140,11 @@ def with_automatic_axes(function: Callable[..., Array], *args: Any) -> Array | N
     if mesh is None:
         return None
 
-    def filled(*arrays: Array) -> Array:
+    def filled(*arrays: Array) -> Any:
         for place, array in zip(places, arrays, strict=True):
             leaves[place] = array
         return function(*jax.tree.unflatten(structure, leaves))
 
-    automatic = jax.sharding.auto_axes(filled, out_sharding=NamedSharding(mesh, shardings[-1].spec))
-    result: Array = automatic(*(leaves[place] for place in places))
-    return result
+    shardings_out = NamedSharding(mesh, shardings[-1].spec), NamedSharding(mesh, PartitionSpec())
+    automatic = jax.sharding.auto_axes(filled, out_sharding=shardings_out)
+    return automatic(*(leaves[place] for place in places))

@@ -17,13 +17,15 @@ from jax.tree_util import register_dataclass
 from tsgu._core import _kinds
 from tsgu._core.methods._options import ATTAINABLE, SAME
 from tsgu._core.report import _function_words, _solver_words
+from tsgu._core.report._status import CODE
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._pattern import positions
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix, csr_of
 from tsgu_jax._program import _mesh
 from tsgu_jax._program._conditions import in_any
-from tsgu_jax._program._report import CODE, Outcome
+from tsgu_jax._program._outcome import Outcome
+from tsgu_jax._program._report import Evidence
 from tsgu_jax._rule._function import Function
 from tsgu_jax._rule._method import PreparedSolver
 from tsgu_jax._rule._operator import CallableOperator, MatrixOperator, TransposedCallable
@@ -57,6 +59,12 @@ class Foreign:
     def name(self) -> str:
         return _kinds.name_of(self.solver)
 
+    @property
+    def hermitian(self) -> bool | None:
+        """What a prepared method needs of A; None for any other."""
+        evidence = self.solver.prepared.evidence if isinstance(self.solver, PreparedSolver) else None
+        return None if evidence is None else evidence.hermitian
+
     def prepare(self, matrix: Any) -> Any:
         if isinstance(self.given, Function):
             given: Any = self.given.held
@@ -87,6 +95,10 @@ class ForeignSystem:
             return _function_words.transpose_of_a(self._configured.name, str(self._operator.derived))
         M = self._transposed_preconditioner
         return _solver_words.transpose_of_m(self._configured.name, M) if isinstance(M, str) else None
+
+    @property
+    def evidence(self) -> Evidence | None:
+        return self._prepared.prepared.evidence if isinstance(self._prepared, PreparedSolver) else None
 
     @property
     def atol(self) -> Any:
@@ -139,8 +151,7 @@ class ForeignSystem:
         )
         another = relative > jnp.maximum(least, SAME * rounding)  # not for NaN, of which the method has told the reason
         code = jnp.where(another, CODE["prepared for another matrix"], own.code)
-        fault = None if own.fault is None else jnp.where(another.any(), 0, own.fault)
-        return own._replace(code=code, residual=relative, fault=fault)
+        return own._replace(code=code, residual=relative)
 
     @cached_property
     def _transpose(self) -> Any:
@@ -155,13 +166,13 @@ class ForeignSystem:
         verify = self._configured.verify
         if verify is None:
             code = jnp.full(B.shape[1:], CODE["not verified"])
-            return Outcome(code, None, None, None, None, None)
+            return Outcome(code)
         operator = self._operator.transpose if transposed else self._operator
         residual = _compiled_residual if isinstance(operator, MatrixOperator) else _residual
         relative, finite = residual(operator, x, B)
         bad = jnp.where(finite, CODE["residual above verify"], CODE["non-finite"])
         code = jnp.where(relative <= verify, CODE["converged"], bad)
-        outcome = Outcome(code, None, relative, None, jnp.asarray(verify), None)
+        outcome = Outcome(code, None, relative, None, jnp.asarray(verify))
         return operator.judged(x, B, outcome) if isinstance(operator, TransposedCallable) else outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import JAXSparse
 
+from tsgu._core.report._failure import policy_of
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._program._outcome import Info, nothing_to_solve
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._rule._checked import checked_side, checked_system
 from tsgu_jax._rule._function import Vectors, trace
@@ -25,46 +28,63 @@ Solver = Callable[..., Any] | None
 
 @as_usual
 def solve(
-    A: Any, B: Any, solve: Solver, transpose_solve: Solver, verify: float | None, kwargs: Mapping[str, Any]
+    A: Any,
+    B: Any,
+    solve: Solver,
+    transpose_solve: Solver,
+    verify: float | None,
+    kwargs: Mapping[str, Any],
+    on_failure: str | None = None,
+    return_info: bool = False,
 ) -> Any:
-    """X with A X = B, differentiable."""
-    if callable(A) and not _checks.is_array(A):
-        return _solve_with_function(A, B, solve, transpose_solve, verify, kwargs)
+    """X with A X = B, differentiable, and with ``return_info`` what became of it."""
+    _checks.check_flag("return_info", return_info)
+    plan = Plan(solve, transpose_solve, kwargs, verify, policy_of(on_failure))
+    found = _solve_with_function(A, B, plan) if callable(A) and not _checks.is_array(A) else _solve(A, B, plan)
+    return found if return_info else found[0]
+
+
+def _solve(A: Any, B: Any, plan: Plan) -> tuple[Array, Info]:
     values, pattern, given, B = system = checked_system(A, B)
-    plan = Plan(solve, transpose_solve, kwargs, verify)
     plan.check()
     x0 = system.start(plan.x0)
     if B.size == 0:
-        return jnp.zeros_like(B)
+        return jnp.zeros_like(B), nothing_to_solve(B, values.ndim == 2)
     like = jax.ShapeDtypeStruct(B.shape[values.ndim - 1 :], B.dtype)
     return run(plan.system(pattern, values, given, like), values, B, x0, plan.is_own)
 
 
-def _solve_with_function(
-    A: Any, B: Any, solve: Solver, transpose_solve: Solver, verify: float | None, kwargs: Mapping[str, Any]
-) -> Any:
+def _solve_with_function(A: Any, B: Any, plan: Plan) -> tuple[Any, Info]:
     """The same for A given as a function, perhaps of pytrees."""
     if not (_checks.is_array(B) or isinstance(B, JAXSparse | SparseMatrix)):
         vectors = Vectors.of(B)
-        flat = vectors.function("A", A), vectors.B, solve, transpose_solve, verify, vectors.arguments(kwargs)
-        return vectors.unravel(_solve_with_function(*flat))
+        plan = replace(plan, arguments=vectors.arguments(plan.arguments))
+        x, info = _solve_with_function(vectors.function("A", A), vectors.B, plan)
+        return vectors.unravel(x), info
     B = checked_side(B)
-    plan = Plan(solve, transpose_solve, kwargs, verify)
     plan.check()
     x0 = None if plan.x0 is None else _checks.start(plan.x0, B)
     _checks.check_finite("x0", x0)
     if B.size == 0:
-        return jnp.zeros_like(B)
+        return jnp.zeros_like(B), nothing_to_solve(B, False)
     like = jax.ShapeDtypeStruct(B.shape, B.dtype)
     return run(plan.system(None, None, trace("A", A, like), like), None, B, x0, plan.is_own)
 
 
 @as_usual
 def minimise(
-    A: Any, B: Any, lstsq: Callable[..., Any], transpose_lstsq: Solver, verify: float | None, kwargs: Mapping[str, Any]
-) -> Array:
-    """X that minimises ||A X - B||, differentiable."""
-    plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify)
+    A: Any,
+    B: Any,
+    lstsq: Callable[..., Any],
+    transpose_lstsq: Solver,
+    verify: float | None,
+    kwargs: Mapping[str, Any],
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
+    """X that minimises ||A X - B||, differentiable, and with ``return_info`` what became of it."""
+    _checks.check_flag("return_info", return_info)
+    plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify, policy_of(on_failure))
     plan.check()
     values, pattern, given, B = problem = checked_system(A, B, square=False, tall=not plan.is_damped)
     if not plan.is_damped:
@@ -72,12 +92,16 @@ def minimise(
     x0 = problem.start(kwargs.get("x0"))
     system = plan.system(pattern, given, B.dtype)
     if B.size == 0 or 0 in problem.shape:
-        return jnp.zeros(problem.shape, B.dtype)
-    return run(system, values, B, x0, plan.is_own)
+        found: Any = jnp.zeros(problem.shape, B.dtype), nothing_to_solve(B, values.ndim == 2)
+    else:
+        found = run(system, values, B, x0, plan.is_own)
+    return found if return_info else found[0]
 
 
-def call(method: Method[Any], A: Any, B: Any, **kwargs: Any) -> Any:
+def call(
+    method: Method[Any], A: Any, B: Any, *, on_failure: str | None = None, return_info: bool = False, **kwargs: Any
+) -> Any:
     """What a method does when it is called on its own: the differentiable solve."""
     if method.rectangular:
-        return minimise(A, B, method, None, None, kwargs)
-    return solve(A, B, method, None, 1e-3, kwargs)
+        return minimise(A, B, method, None, None, kwargs, on_failure, return_info)
+    return solve(A, B, method, None, 1e-3, kwargs, on_failure, return_info)

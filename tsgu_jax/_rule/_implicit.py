@@ -36,12 +36,12 @@ class Solves(Protocol):
         """The absolute tolerance of the user's own solve; None for zero."""
         ...
 
-    def solve(self, b: Array, x0: Array | None, atol: Any) -> Array:
-        """x with A x = b."""
+    def solve(self, b: Array, x0: Array | None, atol: Any) -> tuple[Array, Any]:
+        """x with A x = b, and what became of it, a pytree."""
         ...
 
-    def solve_transpose(self, g: Array) -> Array:
-        """y with A^T y = g."""
+    def solve_transpose(self, g: Array) -> tuple[Array, Any]:
+        """y with A^T y = g, and the same pytree of it."""
         ...
 
 
@@ -62,8 +62,8 @@ class System(Protocol):
         ...
 
 
-def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> Array:
-    """Solve A x = b; differentiable in the values and in b, to any order."""
+def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> tuple[Array, Any]:
+    """Solve A x = b, and what became of it; x is differentiable in the values and in b, to any order."""
     prepared = system.prepare(None if values is None else lax.stop_gradient(values))
     product, refusal = partial(system.product, values), prepared.refusal
     adjoint = None if refusal is not None else prepared.solve_transpose
@@ -71,15 +71,15 @@ def solve(system: System, values: Array | None, b: Array, x0: Array | None) -> A
     # product closes over, which such a product refuses.
     opaque = adjoint is not None and not system.transposable
     if x0 is None and prepared.atol is None:
-        x = _mesh.linear_solve(product, b, lambda b: prepared.solve(b, None, None), adjoint, opaque)
+        x, info = _mesh.linear_solve(product, b, lambda b: prepared.solve(b, None, None), adjoint, opaque)
     else:
-        x = _solve_with_what_is_its_own(prepared, product, b, x0, adjoint, opaque)
-    return x if refusal is None else cast(Array, untransposed_p.bind(x, message=refusal))
+        x, info = _solve_with_what_is_its_own(prepared, product, b, x0, adjoint, opaque)
+    return x if refusal is None else cast(Array, untransposed_p.bind(x, message=refusal)), info
 
 
 def _solve_with_what_is_its_own(
     prepared: Solves, product: Any, b: Array, x0: Array | None, adjoint: Any, opaque: bool
-) -> Array:
+) -> tuple[Array, Any]:
     """The start and the absolute tolerance belong to this solve alone.
 
     As further unknowns y with y = x0 and y = atol, below A x = b, they reach the solver with the right-hand side, and
@@ -90,21 +90,26 @@ def _solve_with_what_is_its_own(
     if prepared.atol is not None:
         known.append(jnp.full((1, *b.shape[1:]), prepared.atol, b.dtype))
 
-    def solved(rows: Array) -> Array:
+    def solved(rows: Array) -> tuple[Array, Any]:
         start = None if x0 is None else rows[n : 2 * n]
-        return prepared.solve(rows[:n], start, None if prepared.atol is None else rows[-1].real.max())
+        x, info = prepared.solve(rows[:n], start, None if prepared.atol is None else rows[-1].real.max())
+        return with_rest(x, rows), info
+
+    def solved_transpose(rows: Array) -> tuple[Array, Any]:
+        y, info = adjoint(rows[:n])
+        return with_rest(y, rows), info
 
     def with_rest(x: Array, rows: Array) -> Array:
         return jnp.concatenate([x, rows[n:]])
 
-    xs = _mesh.linear_solve(
+    xs, info = _mesh.linear_solve(
         lambda xs: with_rest(product(xs[:n]), xs),
         jnp.concatenate([b, *known]),
-        lambda rows: with_rest(solved(rows), rows),
-        None if adjoint is None else lambda rows: with_rest(adjoint(rows[:n]), rows),
+        solved,
+        None if adjoint is None else solved_transpose,
         opaque,
     )
-    return xs[:n]
+    return xs[:n], info
 
 
 untransposed_p = Primitive("untransposed")

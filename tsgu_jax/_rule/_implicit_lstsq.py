@@ -17,7 +17,7 @@ mode follows.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -30,11 +30,11 @@ Pair = tuple[Array, Array]
 class Solves(Protocol):
     """How to solve with one matrix. Not differentiated."""
 
-    def solve(self, b: Array, c: Array, x0: Array | None) -> Pair:
-        """r and x with K [r; x] = [b; c]."""
+    def solve(self, b: Array, c: Array, x0: Array | None) -> tuple[Pair, Any]:
+        """r and x with K [r; x] = [b; c], and what became of it, a pytree."""
         ...
 
-    def solve_transpose(self, b: Array, c: Array) -> Pair:
+    def solve_transpose(self, b: Array, c: Array) -> tuple[Pair, Any]:
         """The same with K^T."""
         ...
 
@@ -54,8 +54,8 @@ class System(Protocol):
         ...
 
 
-def lstsq(system: System, values: Array, b: Array, x0: Array | None) -> Array:
-    """x that minimises ||A x - b||; differentiable in the values and in b, to any order."""
+def lstsq(system: System, values: Array, b: Array, x0: Array | None) -> tuple[Array, Any]:
+    """x that minimises ||A x - b||, differentiable in the values and in b, to any order; and what became of it."""
     prepared = system.prepare(lax.stop_gradient(values))
     m, n = system.shape
 
@@ -66,14 +66,16 @@ def lstsq(system: System, values: Array, b: Array, x0: Array | None) -> Array:
         r, x, start = jnp.split(unknowns, (m, m + n))
         return jnp.concatenate([*system.product(values, r, x), start])
 
-    def solve(sides: Array) -> Array:
+    def solve(sides: Array) -> tuple[Array, Any]:
         b, c, start = jnp.split(sides, (m, m + n))
-        return jnp.concatenate([*prepared.solve(b, c, None if x0 is None else start), start])
+        pair, info = prepared.solve(b, c, None if x0 is None else start)
+        return jnp.concatenate([*pair, start]), info
 
-    def solve_transpose(sides: Array) -> Array:
+    def solve_transpose(sides: Array) -> tuple[Array, Any]:
         b, c, start = jnp.split(sides, (m, m + n))
-        return jnp.concatenate([*prepared.solve_transpose(b, c), start])
+        pair, info = prepared.solve_transpose(b, c)
+        return jnp.concatenate([*pair, start]), info
 
     sides = [b, jnp.zeros((n, *b.shape[1:]), b.dtype)] + ([] if x0 is None else [lax.stop_gradient(x0)])
-    solved = _mesh.linear_solve(product, jnp.concatenate(sides), solve, solve_transpose)
-    return solved[m : m + n]
+    solved, info = _mesh.linear_solve(product, jnp.concatenate(sides), solve, solve_transpose)
+    return solved[m : m + n], info

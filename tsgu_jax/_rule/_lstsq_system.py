@@ -14,13 +14,16 @@ from jax.tree_util import register_dataclass
 from tsgu._core import _kinds
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.report import _solver_words
+from tsgu._core.report._log import recording
+from tsgu._core.report._status import CODE
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _mesh, _report
 from tsgu_jax._program._conditions import in_any
-from tsgu_jax._program._report import CODE, Member, Outcome
+from tsgu_jax._program._outcome import Info, Member, Outcome
+from tsgu_jax._program._report import Label
 from tsgu_jax._rule import _implicit_lstsq
 from tsgu_jax._rule._foreign import Foreign, transpose_in_kind
 from tsgu_jax._rule._implicit_lstsq import Pair
@@ -50,6 +53,8 @@ class LeastSquaresPlan:
     transpose_lstsq: Solver | None
     arguments: Mapping[str, Any]
     verify: float | None
+    policy: str = "warn"
+    """What is done where a solve fails."""
 
     @property
     def is_damped(self) -> bool:
@@ -78,7 +83,7 @@ class LeastSquaresPlan:
         same = self.transpose_lstsq is None or (self.transpose_lstsq is self.lstsq and isinstance(self.lstsq, Method))
         adjoint = None if same else configured(self.transpose_lstsq, True)
         damp = float(self.arguments["damp"]) if self.is_damped else None
-        return LeastSquaresSystem(pattern, damp, configured(self.lstsq, False), adjoint)
+        return LeastSquaresSystem(pattern, damp, configured(self.lstsq, False), adjoint, policy=self.policy)
 
     def _configured(self, solver: Any, of_transpose: bool, given: Any, n: int, dtype: Any) -> Any:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
@@ -87,7 +92,7 @@ class LeastSquaresPlan:
         return Foreign(solver, of_transpose, given, arguments, self.verify, _ForeignSystem)
 
 
-@partial(register_dataclass, data_fields=["pattern", "damp", "forward", "adjoint", "member"], meta_fields=[])
+@partial(register_dataclass, data_fields=["pattern", "damp", "forward", "adjoint", "member"], meta_fields=["policy"])
 @dataclass(frozen=True, eq=False)
 class LeastSquaresSystem:
     """A least-squares problem as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit_lstsq.System`.
@@ -101,6 +106,8 @@ class LeastSquaresSystem:
     adjoint: Any
     """None where the forward serves the adjoint too."""
     member: Member | None = None
+    policy: str = "warn"
+    """What is done where a solve fails."""
 
     transposed = False
     members = None
@@ -117,12 +124,15 @@ class LeastSquaresSystem:
     def shape(self) -> tuple[int, int]:
         return self.pattern.shape
 
-    def differentiated(self, values: Array, B: Array, x0: Array | None) -> Array:
+    def differentiated(self, values: Array, B: Array, x0: Array | None) -> tuple[Array, Info]:
         return _implicit_lstsq.lstsq(self, values, B, x0)
 
     def primal(self, values: Array, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
         x, _, outcome = self.prepared(values).least_squares(self.extended(B), x0)
-        return x, outcome
+        return _report.masked(self.policy, x, outcome), outcome
+
+    def evidence(self, values: Array) -> None:
+        """Nothing that a matrix shows explains a failure here."""
 
     def product(self, values: Array, r: Array, x: Array) -> Pair:
         entries = self.pattern.entries
@@ -172,7 +182,7 @@ class Solves:
     adjoint: PreparedLeastSquares
     adjoint_name: str
 
-    def solve(self, b: Array, c: Array, x0: Array | None) -> Pair:
+    def solve(self, b: Array, c: Array, x0: Array | None) -> tuple[Pair, Info]:
         """By r1 with A^H r1 = c, and x that minimises ||A x - (b - r1)||: then A^H (b - A x) = c.
 
         Any r1 would do; the smallest loses the fewest digits. With damping all of it is said of [A; damp I] and [b; 0].
@@ -181,20 +191,24 @@ class Solves:
         needed = jnp.any(c != 0)  # true for NaN
         shift = _mesh.cond(in_any(needed), partial(self._minimum_norm, needed), lambda c: jnp.zeros_like(side), c)
         x, r, outcome = self.forward.least_squares(side - shift, x0)
-        _report.say(self.forward_name, False, outcome._replace(member=self.system.member))
-        return (r + shift)[: b.shape[0]], x
+        x = self._settled(self.forward_name, False, x, outcome)
+        return ((r + shift)[: b.shape[0]], x), outcome.info(x.dtype)
 
-    def solve_transpose(self, b: Array, c: Array) -> Pair:
+    def solve_transpose(self, b: Array, c: Array) -> tuple[Pair, Info]:
         """K^T is conj(K)."""
-        r, x = self.solve(b.conj(), c.conj(), None)
-        return r.conj(), x.conj()
+        (r, x), info = self.solve(b.conj(), c.conj(), None)
+        return (r.conj(), x.conj()), info
 
     def _minimum_norm(self, needed: Array, c: Array) -> Array:
         y, outcome = self.adjoint.minimum_norm(c)
         # It is run for all members of a batch if for one, also where c is zero: nothing is told of those.
-        code = jnp.where(needed, outcome.code, 0)
-        _report.say(self.adjoint_name, True, outcome._replace(code=code, member=self.system.member))
-        return y
+        outcome = outcome._replace(code=jnp.where(needed, outcome.code, 0))
+        return self._settled(self.adjoint_name, True, y, outcome)
+
+    def _settled(self, name: str, transposed: bool, x: Array, outcome: Outcome) -> Array:
+        policy = self.system.policy
+        label = Label(name, transposed, recording(), policy == "warn")
+        return _report.settled(label, policy, x, outcome._replace(member=self.system.member))
 
 
 class _ForeignSystem:
@@ -230,7 +244,7 @@ class _ForeignSystem:
         """The measure of :mod:`tsgu._core.methods._least_squares` for each column, with norms that cannot overflow."""
         verify = self._configured.verify
         if verify is None:
-            return Outcome(jnp.full(b.shape[1:], CODE["not verified"]), None, None, None, None, None)
+            return Outcome(jnp.full(b.shape[1:], CODE["not verified"]))
         values = self._matrix.values
         top = power_of_two(jnp.abs(values))
         frobenius = norm(values / top)
@@ -246,4 +260,4 @@ class _ForeignSystem:
             bad = jnp.where(lost, CODE["rank deficient"], bad)
         bad = jnp.where(jnp.isfinite(size), bad, CODE["non-finite"])
         code = jnp.where(measure <= verify, CODE["converged"], bad)
-        return Outcome(code, None, measure, None, jnp.asarray(verify), None)
+        return Outcome(code, None, measure, None, jnp.asarray(verify))

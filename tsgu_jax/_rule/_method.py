@@ -13,12 +13,15 @@ from jax.tree_util import register_pytree_node_class
 from tsgu._core.methods._method import MethodBase
 from tsgu._core.methods._options import Settings
 from tsgu._core.report import _solver_words, _wording
+from tsgu._core.report._failure import policy_of
+from tsgu._core.report._log import recording
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._autodiff import refusing
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _report
+from tsgu_jax._program._outcome import Member, Outcome
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax._program._report import Member, Outcome
+from tsgu_jax._program._report import Evidence, Label
 
 P = ParamSpec("P")
 
@@ -33,6 +36,10 @@ class Prepared(Protocol):
     @property
     def atol(self) -> Any:
         """The absolute tolerance that the user gave, for the user's own B alone; None for zero."""
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """The matrix, where the host may see in it why the method fails."""
 
     def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         """X with A X = B; ``atol`` is None or zero where B is not the user's own."""
@@ -88,8 +95,8 @@ class Method(MethodBase[P, Array]):
 class Reporting:
     """A prepared method whose solves report what became of them, and return X alone."""
 
-    def __init__(self, name: str, prepared: Prepared, member: Member | None = None) -> None:
-        self.name, self.prepared, self._member = name, prepared, member
+    def __init__(self, name: str, prepared: Prepared, member: Member | None = None, policy: str | None = None) -> None:
+        self.name, self.prepared, self._member, self._policy = name, prepared, member, policy
 
     @property
     def refusal(self) -> str | None:
@@ -109,9 +116,10 @@ class Reporting:
         return f"<{self.name} prepared>"
 
     def reported(self, transposed: bool, x: Array, outcome: Outcome) -> Array:
-        """X, once it is said what became of it."""
-        _report.say(self.name, transposed, outcome._replace(member=self._member))
-        return x
+        """X, once it is said what became of it, as the user wants it where it failed."""
+        policy = policy_of(self._policy)
+        label = Label(self.name, transposed, recording(), policy == "warn")
+        return _report.settled(label, policy, x, outcome._replace(member=self._member), self.prepared.evidence)
 
 
 @register_pytree_node_class

@@ -15,12 +15,13 @@ from jax.lax import stop_gradient
 from jax.tree_util import Partial, register_dataclass
 
 from tsgu._core import _kinds
-from tsgu._core.methods._options import ADJOINT, ASYMMETRY, ZERO_SUM
+from tsgu._core.methods._options import ADJOINT, ASYMMETRY
 from tsgu._core.report import _solver_words
+from tsgu._core.report._status import CODE
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to, unit
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._program._report import CODE, Outcome
+from tsgu_jax._program._outcome import Outcome
 from tsgu_jax._rule._function import Derived, Function, adjoint_deviation, derive
 from tsgu_jax.precond import _base
 
@@ -46,14 +47,18 @@ class MatrixOperator:
         divisor = unit(values)
         return cls(values / divisor, entries, unit=divisor)
 
+    def products(self) -> tuple[Apply, Apply]:
+        """A x, and |A| |x|, which bounds what rounding does to it: of one operand, made here."""
+        operand = _products.operand(self.values, self.entries, self.transposed)
+        return partial(_products.apply, operand), partial(_products.magnitude, operand)
+
     @property
     def apply(self) -> Apply:
-        return partial(_products.apply, _products.operand(self.values, self.entries, self.transposed))
+        return self.products()[0]
 
     def magnitude(self, x: Array) -> Array:
-        """|A| |x|, which bounds what rounding does to A x."""
-        operand = _products.operand(jnp.abs(self.values), self.entries, self.transposed)
-        return _products.apply(operand, jnp.abs(x), unroll=1)  # quick to compile: it takes part in no step
+        """|A| |x|."""
+        return self.products()[1](x)
 
     @property
     def transpose(self) -> MatrixOperator:
@@ -65,19 +70,9 @@ class MatrixOperator:
         if self.entries.shape[0] != self.entries.shape[1]:
             return jnp.bool_(False)
         u = jnp.cos(1.0 + jnp.arange(self.entries.shape[0]) ** 2 % 9973).astype(self.values.dtype)
-        difference = self.apply(u) - self.transpose.apply(u).conj()
-        return jnp.all(jnp.abs(difference) <= ASYMMETRY * jnp.finfo(self.values.dtype).eps * self.magnitude(u))
-
-    @property
-    def loses_constants(self) -> Array:
-        """Whether each row, or each column, sums to zero."""
-        ones = jnp.ones(self.entries.shape[1], self.values.dtype)
-        tolerance = ZERO_SUM * jnp.finfo(self.values.dtype).eps
-        rows, columns = (
-            jnp.all(jnp.abs(operator.apply(ones)) <= tolerance * operator.magnitude(ones))
-            for operator in (self, self.transpose)
-        )
-        return rows | columns
+        apply, magnitude = self.products()
+        difference = apply(u) - self.transpose.apply(u).conj()
+        return jnp.all(jnp.abs(difference) <= ASYMMETRY * jnp.finfo(self.values.dtype).eps * magnitude(u))
 
 
 @partial(register_dataclass, data_fields=["matrix"], meta_fields=[])

@@ -50,6 +50,8 @@ class Plan:
     transpose_solve: Solver | None
     arguments: Mapping[str, Any]
     verify: float | None
+    policy: str = "warn"
+    """What is done where a solve fails."""
 
     def check(self) -> None:
         """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint."""
@@ -80,7 +82,12 @@ class Plan:
         same = self.solve is None or self.transpose_solve is None or known
         adjoint = None if same else configured(self.transpose_solve, True)
         return LinearSystem(
-            pattern, None if pattern is not None else given, forward, adjoint, tried=self.verify is not None
+            pattern,
+            None if pattern is not None else given,
+            forward,
+            adjoint,
+            tried=self.verify is not None,
+            policy=self.policy,
         )
 
     def _configured(self, solver: Any, of_transpose: bool, given: Any, like: Any, matrix: Any) -> Configured:

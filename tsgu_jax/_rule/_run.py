@@ -11,8 +11,10 @@ from jax import Array
 
 from tsgu._core.report import _function_words
 from tsgu._core.report._log import recording
+from tsgu._core.report._status import CODE
 from tsgu_jax._program import _internals, _mesh, _report
-from tsgu_jax._program._report import CODE, Label, Member, Outcome
+from tsgu_jax._program._outcome import Info, Member, Outcome
+from tsgu_jax._program._report import Evidence, Label
 
 
 class Solvable(Protocol):
@@ -32,31 +34,39 @@ class Solvable(Protocol):
     def of(self, member: Member) -> Self:
         """The same for one member of a batch."""
 
-    def differentiated(self, values: Any, B: Array, x0: Array | None) -> Array:
-        """X by the rule."""
+    def differentiated(self, values: Any, B: Array, x0: Array | None) -> tuple[Array, Info]:
+        """X by the rule, and what became of it."""
 
     def primal(self, values: Any, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
         """X alone, for concrete arrays: what became of it comes back as arrays too."""
 
+    def evidence(self, values: Any) -> Evidence | None:
+        """The matrix, where it may show why a method fails."""
 
-def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own: bool) -> Array:
+    @property
+    def policy(self) -> str:
+        """What is done where a solve fails."""
+
+
+def run(system: Solvable, values: Array | None, B: Array, x0: Array | None, own: bool) -> tuple[Array, Info]:
     """Apply the rule; ``own`` where the package's own methods do it all, so that it may compile the whole."""
     found = _mesh.with_automatic_axes(
         lambda system, values, x0, B: run(system, values, B, x0, own), system, values, x0, B
     )
     if found is not None:
-        return found
+        return tuple(found)
     if not _internals.is_traced(system, values, B, x0):
         began = time.perf_counter()
         primal = _compiled_primal if own else _primal
         x, outcome = primal(system, values, B, x0)
         if not _internals.is_traced(x, outcome):
-            _tell(system, outcome, began, values is not None and values.ndim == 2)
-            return x
+            _tell(system, values, outcome, began)
+            return x, outcome.info(x.dtype)
         # Everything given is concrete, but a callable closes over something that is not, or this is the trace of a
         # function for which these are constants.
     rule = _compiled_rule if own else _rule
-    return rule(system, values, B, x0, _report.here())
+    x, info = rule(system, values, B, x0, _report.here())
+    return x, info
 
 
 def _rule(system: Solvable, values: Array | None, B: Array, x0: Array | None, place: Any) -> Any:
@@ -86,7 +96,7 @@ _compiled_primal = jax.jit(_primal)
 """Compiled once for each structure: the arrays of a system, its indices too, are arguments."""
 
 
-def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> None:
+def _tell(system: Solvable, values: Array | None, outcome: Outcome, began: float) -> None:
     outcome = jax.device_get(outcome)
     for status, words in (
         ("not linear", _function_words.not_linear),
@@ -94,13 +104,6 @@ def _tell(system: Solvable, outcome: Outcome, began: float, batched: bool) -> No
     ):
         if (outcome.code == CODE[status]).any():
             raise ValueError(words())
-    seconds = time.perf_counter() - began
-    label = Label(system.name, system.transposed, recording())
-    batched = batched or system.members is not None
-    if not batched:
-        _report.tell(label, outcome, seconds)
-        return
-    size = outcome.code.shape[0]
-    for index in range(size):
-        member: Outcome = jax.tree.map(lambda a, i=index: a[i], outcome)
-        _report.tell(label, member._replace(member=Member(index, size)), seconds)
+    label = Label(system.name, system.transposed, recording(), system.policy == "warn")
+    lead = int((values is not None and values.ndim == 2) or system.members is not None)
+    _report.tell(label, outcome, system.evidence(values), lead, time.perf_counter() - began)

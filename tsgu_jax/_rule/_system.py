@@ -11,16 +11,23 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.report import _function_words
+from tsgu._core.report._status import CODE
 from tsgu_jax._matrix import _autodiff, _products
 from tsgu_jax._matrix._pattern import Pattern
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._program._report import CODE, Member, Outcome
+from tsgu_jax._program import _report
+from tsgu_jax._program._outcome import Info, Member, Outcome
+from tsgu_jax._program._report import Evidence
 from tsgu_jax._rule import _implicit
 from tsgu_jax._rule._function import Derived, Function, derive, deviation
 from tsgu_jax._rule._method import Configured, Prepared, Reporting
 
 
-@partial(register_dataclass, data_fields=["pattern", "function", "forward", "adjoint", "member"], meta_fields=["tried"])
+@partial(
+    register_dataclass,
+    data_fields=["pattern", "function", "forward", "adjoint", "member"],
+    meta_fields=["tried", "policy"],
+)
 @dataclass(frozen=True, eq=False)
 class LinearSystem:
     """A linear system as the gradient rule sees it; see :class:`tsgu_jax._rule._implicit.System`.
@@ -36,6 +43,8 @@ class LinearSystem:
     tried: bool = False
     """Whether it is tried that the function is linear."""
     member: Member | None = None
+    policy: str = "warn"
+    """What is done where a solve fails."""
 
     transposed = False
     members = None
@@ -47,12 +56,20 @@ class LinearSystem:
     def name(self) -> str:
         return self.forward.name
 
-    def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> Array:
+    def differentiated(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Info]:
         return _implicit.solve(self, values, B, x0)
 
     def primal(self, values: Array | None, B: Array, x0: Array | None) -> tuple[Array, Outcome]:
         prepared = self.prepared(values)
-        return prepared.solve(B, x0, prepared.atol)
+        x, outcome = prepared.solve(B, x0, prepared.atol)
+        return _report.masked(self.policy, x, outcome), outcome
+
+    def evidence(self, values: Array | None) -> Evidence | None:
+        hermitian = getattr(self.forward, "hermitian", None)
+        if values is None or self.pattern is None or hermitian is None:
+            return None
+        entries = self.pattern.entries
+        return Evidence(values, entries.row, entries.col, entries.shape, hermitian)
 
     @cached_property
     def _derived(self) -> Derived | str:
@@ -74,11 +91,11 @@ class LinearSystem:
         return self._derived.linear(x)
 
     def prepare(self, values: Array | None) -> Solves:
-        forward = Reporting(self.forward.name, self.prepared(values), self.member)
+        forward = Reporting(self.forward.name, self.prepared(values), self.member, self.policy)
         if self.adjoint is None:
             return Solves(forward, forward)
         adjoint = self.adjoint.prepare(self._matrix(values))
-        return Solves(forward, Reporting(self.adjoint.name, adjoint, self.member))
+        return Solves(forward, Reporting(self.adjoint.name, adjoint, self.member, self.policy))
 
     def prepared(self, values: Array | None) -> Prepared:
         """Prepared for the forward solve."""
@@ -108,6 +125,10 @@ class _Tried:
     def atol(self) -> Any:
         return self.prepared.atol
 
+    @property
+    def evidence(self) -> Evidence | None:
+        return self.prepared.evidence
+
     def solve(self, B: Array, x0: Array | None, atol: Any = None) -> tuple[Array, Outcome]:
         x, outcome = self.prepared.solve(B, x0, atol)
         finite = jnp.isfinite(self.deviation)
@@ -135,8 +156,10 @@ class Solves:
     def atol(self) -> Any:
         return self.forward.prepared.atol
 
-    def solve(self, b: Array, x0: Array | None, atol: Any) -> Array:
-        return self.forward.reported(False, *self.forward.prepared.solve(b, x0, atol))
+    def solve(self, b: Array, x0: Array | None, atol: Any) -> tuple[Array, Info]:
+        x, outcome = self.forward.prepared.solve(b, x0, atol)
+        return self.forward.reported(False, x, outcome), outcome.info(x.dtype)
 
-    def solve_transpose(self, g: Array) -> Array:
-        return self.adjoint.solve_transpose(g)
+    def solve_transpose(self, g: Array) -> tuple[Array, Info]:
+        y, outcome = self.adjoint.prepared.solve_transpose(g)
+        return self.adjoint.reported(True, y, outcome), outcome.info(y.dtype)

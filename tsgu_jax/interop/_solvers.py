@@ -23,7 +23,8 @@ from tsgu._rule._frontend import call as called_alone
 from tsgu.precond import Preconditioner as TorchPreconditioner
 from tsgu_jax._matrix import _checks
 from tsgu_jax._program import _host, _report
-from tsgu_jax._program._report import Label, Outcome
+from tsgu_jax._program._outcome import Outcome
+from tsgu_jax._program._report import Label
 from tsgu_jax._rule._method import Configured, Method
 from tsgu_jax.interop._convert import coo_tensor, csr_tensor, to_jax, to_torch
 from tsgu_jax.precond import Preconditioner as JaxPreconditioner
@@ -118,7 +119,7 @@ class _JaxSystem:
                 _run(self._configured, self._matrix, to_jax(B), start, transposed, primal)
             )
             outcome = jax.device_get(outcome)
-            _report.tell(Label(self._name, transposed, recording()), outcome, time.perf_counter() - began)
+            _report.tell(Label(self._name, transposed, recording()), outcome, None, seconds=time.perf_counter() - began)
             return to_torch(x, copy=True)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsgu._core.factors._ilu import IncompleteFactors
-from tsgu_jax._program._factors import Factors, canonical, member, numbers_of, parts, store, words_of
+from tsgu_jax._program._factors import canonical, member, numbers, numbers_of, parts, words_of
+from tsgu_jax._program._store import store
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +21,13 @@ def add(n: int, drop_tol: float, fill_factor: float, values: Array, row: Array, 
         If a factor is exactly singular.
     """
     symbolic, values = canonical((n, n), values, row, col)
-    return store.add(Factors(IncompleteFactors(values, symbolic, drop_tol, fill_factor)))
+    return _kept(IncompleteFactors(values, symbolic, drop_tol, fill_factor))
+
+
+def _kept(lu: IncompleteFactors | None) -> int:
+    number = numbers.next()
+    store.keep(number, lu)
+    return number
 
 
 def find(n: int, drop_tol: float, fill_factor: float, number: Any, values: Any, row: Any, col: Any) -> Array:
@@ -35,16 +42,17 @@ def find(n: int, drop_tol: float, fill_factor: float, number: Any, values: Any, 
             try:
                 found[index] = add(n, drop_tol, fill_factor, *entries)
             except ValueError:  # a singular factor, or entries that are not finite
-                found[index] = store.add(Factors(None))
+                found[index] = _kept(None)
     return words_of(found)
 
 
 def solve(transposed: bool, ndim: int, number: Any, v: Any) -> Array:
     """Solve with incomplete factors; NaN where they are singular."""
-    members, v = parts(numbers_of(number), v, ndim)
+    number = numbers_of(number)
+    members, v = parts(number.shape, v, ndim)
     x = np.empty_like(v)
     for part in members:
-        factors = store.find(part.number)
+        factors = store.find(int(member(number, part.member, 0)))
         if factors is None:
             raise RuntimeError(
                 "the incomplete factors of ilu were dropped during a solve: too many large ones are used side by side."

@@ -31,7 +31,8 @@ class MethodBase(Generic[P, R]):
         self._function = function
         self.settings, self.hermitian, self.rectangular = settings, hermitian, rectangular
         parameters = inspect.signature(function).parameters.values()
-        self._keywords = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        self._keywords = frozenset(keywords - {"on_failure", "return_info"})  # which are the caller's
         self.name = function.__name__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -11,18 +11,21 @@ import numpy as np
 from tsgu._core.report import _place
 from tsgu._core.report._place import Place
 from tsgu._core.report._progress import Line
-from tsgu._core.report._status import SOUND, ConvergenceWarning, SolveInfo, describe
+from tsgu._core.report._status import SOUND, ConvergenceWarning, SolveInfo, describe, members_in_words
 
 _LEGEND = 8
 """Lines that a legend may have beside the curves."""
 
 
 class Report(NamedTuple):
-    """The outcome of a solve, what its residual should have reached, and advice in place of the usual one."""
+    """The outcome of a solve, what its residual should have reached, and advice in place of the usual one.
+
+    The advice may be a function, called where it is wanted.
+    """
 
     info: SolveInfo
     target: float | None
-    advice: str = ""
+    advice: str | Callable[[], str] = ""
 
 
 class Log(Sequence[SolveInfo]):
@@ -232,17 +235,35 @@ def in_batch() -> bool:
     return _member.get() is not None
 
 
-def report(info: SolveInfo, target: float | None, advice: str = "", place: Place | None = None) -> None:
+def report(
+    info: SolveInfo, target: float | None, advice: str | Callable[[], str] = "", place: Place | None = None
+) -> None:
     """Hand the outcome of a solve to the logs, and warn of it, at ``place``, if the outcome is not sound."""
-    aside = _aside.get()
+    found, aside, member = Report(info, target, advice), _aside.get(), _member.get()
     if aside is not None:
-        aside.append(Report(info, target, advice))
+        aside.append(found)
         return
-    enter(info)
-    if info.status not in SOUND:
-        member = _member.get()
-        words = "" if member is None else f"member {member[0]} of {member[1]}"
-        _place.warn(ConvergenceWarning(describe(info, target, advice, words), info), place)
+    report_all([found], None if member is None else ([member[0]], member[1]), place)
+
+
+def report_all(
+    reports: Sequence[Report], members: tuple[Sequence[int], int] | None, place: Place | None, warns: bool = True
+) -> None:
+    """Hand these solves to the logs, and if it ``warns``, do so at ``place`` for those that are not sound, once for a
+    status.
+
+    ``members`` tells which they are of a batch, and how many that has.
+    """
+    failed: dict[str, list[int]] = {}
+    for index, found in enumerate(reports):
+        enter(found.info)
+        if warns and found.info.status not in SOUND:
+            failed.setdefault(found.info.status, []).append(index)
+    for indices in failed.values():
+        worst = max((reports[index] for index in indices), key=lambda found: found.info.residual or 0.0)
+        advice = worst.advice() if callable(worst.advice) else worst.advice
+        words = "" if members is None else members_in_words([members[0][index] for index in indices], members[1])
+        _place.warn(ConvergenceWarning(describe(worst.info, worst.target, advice, words), worst.info), place)
 
 
 def enter(info: SolveInfo) -> None:

@@ -6,8 +6,8 @@ when the solve is called, and travels with it.
 """
 
 import sys
-import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -79,21 +79,21 @@ def warn(warning: Warning, place: Place | None = None) -> None:
 
 
 class Places:
-    """Places by number, since a compiled program carries numbers alone."""
+    """Places by number, since a compiled program carries numbers alone.
+
+    The number of a line is the same in each process: a program that was kept by one and is run by another still points
+    at the line, where the other one has traced it too.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._numbers: dict[tuple[str, int, int], int] = {}
-        self._places: list[Place] = []
+        self._places: dict[int, Place] = {}
 
     def number(self, place: Place) -> int:
-        """The number of a place, the same for the same line."""
-        key = place.filename, place.line, id(place.shown)  # kept alive below, so that its id stays its own
-        with self._lock:
-            if key not in self._numbers:
-                self._numbers[key] = len(self._places)
-                self._places.append(place)
-            return self._numbers[key]
+        """The number of a place, of 32 bits."""
+        number = zlib.crc32(f"{place.filename}:{place.line}:{place.module}".encode())
+        self._places[number] = place
+        return number
 
-    def __getitem__(self, number: int) -> Place:
-        return self._places[number]
+    def find(self, number: int) -> Place:
+        """The place with this number, or one that says that it is in a program from elsewhere."""
+        return self._places.get(number) or Place("<compiled program>", 1, "<compiled program>", {})

@@ -129,6 +129,14 @@ OF_ONE_MEMBER = "Build the preconditioner of one member, or of their mean."
 PREPARE_EACH = "Prepare the members one by one."
 
 
+def exported(name: str) -> str:
+    return (
+        f"A program for jax.export must do without the host, which {name} calls; got one that does. The Krylov methods, "
+        "triangular_solve and lsmr, plain or with jacobi, block_jacobi or amg as M, do without it, under "
+        'on_failure="nan" or "ignore", and outside of tsgu_jax.record().'
+    )
+
+
 def partitioned(name: str, devices: int) -> str:
     return (
         f"A and B must be on one device for {name}, which calls the host, or be what jax.shard_map gives to one; got a "

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,56 @@ _BREAKDOWN = {
     ),
 }
 """For the Hermitian methods, whose requirements are known."""
+
+
+class Status(IntEnum):
+    """What became of a column of a solve, as the number that :class:`Info` holds.
+
+    The numbers stay what they are from release to release. ``words`` is the same as in :class:`SolveInfo`.
+
+    Examples
+    --------
+    >>> import tsgu
+    >>> tsgu.Status(1), tsgu.Status.ITERATION_LIMIT.words
+    (<Status.CONVERGED: 1>, 'iteration limit')
+    """
+
+    CONVERGED = 1
+    ACCURACY_LIMIT = 2
+    NOT_VERIFIED = 3
+    ITERATION_LIMIT = 4
+    STAGNATION = 5
+    BREAKDOWN = 6
+    INCOMPATIBLE = 7
+    SINGULAR = 8
+    NUMERICALLY_SINGULAR = 9
+    ILL_CONDITIONED = 10
+    INACCURATE = 11
+    OVERFLOW = 12
+    NON_FINITE = 13
+    NON_FINITE_MATRIX = 14
+    NOT_LINEAR = 15
+    NOT_SYMMETRIC = 16
+    WRONG_TRANSPOSE = 17
+    NOT_TRIANGULAR = 18
+    RANK_DEFICIENT = 19
+    PREPARED_FOR_ANOTHER_MATRIX = 20
+    RESIDUAL_ABOVE_VERIFY = 21
+
+    @property
+    def words(self) -> str:
+        """The status as a :class:`SolveInfo` has it."""
+        words = self.name.lower().replace("_", " ")
+        return words.replace("non ", "non-").replace("ill ", "ill-")
+
+    @property
+    def sound(self) -> bool:
+        """Whether it calls for no warning: solved, to the target or to rounding level, or not to be verified."""
+        return self <= Status.NOT_VERIFIED
+
+
+CODE = {"": 0} | {status.words: int(status) for status in Status}
+"""The numbers of the statuses; 0 is a column that is still being worked on."""
 
 SEVERITY = {status: rank for rank, status in enumerate(("converged", "not verified", "accuracy limit"))}
 
@@ -250,6 +301,20 @@ def describe(info: SolveInfo, target: float | None, advice: str = "", member: st
     page = f'See "When it does not converge: {column.status}" in the documentation.'
     outcome = f"{column.status}; {', '.join(facts)}" if facts else column.status
     return f"{info.method} on the {system}: {outcome}. {advice} {page}"
+
+
+_NAMED = 3
+"""Members of a batch that a warning names; the others are counted."""
+
+
+def members_in_words(members: Sequence[int], size: int) -> str:
+    """Which members of a batch of this size it is about."""
+    named = [str(member) for member in members[:_NAMED]]
+    if len(members) == 1:
+        return f"member {named[0]} of {size}"
+    others = len(members) - len(named)
+    last = f"{others} more" if others else named.pop()
+    return f"members {', '.join(named)} and {last} of {size}"
 
 
 def _magnitude(residual: float) -> str:

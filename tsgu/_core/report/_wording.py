@@ -107,6 +107,10 @@ def x0_shape(expected: tuple[int, ...], got: tuple[int, ...], like: str = "B") -
     return f"x0 must have the shape of {like}, {expected}; got {got}."
 
 
+def not_one_of(name: str, words: Sequence[str], got: object) -> str:
+    return f"{name} must be {', '.join(map(repr, words[:-1]))} or {words[-1]!r}; got {described(got)}."
+
+
 def flag(name: str, got: object) -> str:
     return f"{name} must be True or False; got {got!r}."
 
