@@ -40,6 +40,10 @@ _UNSURE = 10.0
 _OUTSIDE = 1e3
 """The same above which a row does not belong to a null vector that lives in a part of the matrix."""
 
+_BELIEVED = 10.0
+"""Backward error of that solution, in units of rounding, up to which factors are believed. A singular matrix makes it
+grow by the inverse of the backward error of the factors: were that larger, it would not be suspicious."""
+
 _REFINEMENTS = 2
 
 _PEELED = 8
@@ -100,6 +104,28 @@ class Probe:
         side: Array = _ldexp(self._unit, self._exponents - self._shift).astype(self._matrix.dtype)
         return side
 
+    def solved(self, x: Array, solve: Callable[[Array, bool], Array]) -> Array | None:
+        """x with A x = side to a backward error at rounding level: as given, else improved by a step of refinement.
+
+        None where that does not help: so it is with poor pivots on a singular matrix.
+        """
+        with np.errstate(all="ignore"):
+            left = self.side - self._matrix @ x
+            if self._error(x, left) <= _BELIEVED:
+                return x
+            x = x + solve(left, False)
+            return x if self._error(x, self.side - self._matrix @ x) <= _BELIEVED else None  # None for NaN
+
+    def _error(self, x: Array, left: Array) -> float:
+        """Backward error of x, whose residual is ``left``, in units of rounding; with rows of one size."""
+        size = self._reached(x).max() + 1
+        return float(np.max(_ldexp(abs(left), self._shift - self._exponents)) / (self._eps * size))
+
+    def _reached(self, x: Array) -> Array:
+        """|A| |x| in rows of one size."""
+        reached = np.add.reduceat(abs(self._matrix.data) * abs(x)[self._matrix.indices], self._starts)
+        return _ldexp(reached, self._shift - self._exponents)
+
     def verdict(self, x: Array, solve: Callable[[Array, bool], Array]) -> Verdict | None:
         """What the solution of A x = side says; None where A is as good as most.
 
@@ -110,8 +136,7 @@ class Probe:
             ``solve(b, transposed)``, by the same factors.
         """
         with np.errstate(all="ignore"):  # what is not finite proves nothing
-            reached = np.add.reduceat(abs(self._matrix.data) * abs(x)[self._matrix.indices], self._starts)
-            growth = float(np.max(_ldexp(reached, self._shift - self._exponents) / abs(self._unit)))
+            growth = float(np.max(self._reached(x) / abs(self._unit)))
             if not 1 / (_SUSPICIOUS * np.sqrt(x.size) * self._eps) < growth < np.inf:
                 return None
             x = _ldexp(x, self._shift)

@@ -105,6 +105,7 @@ class PardisoFactors:
     """
 
     library = "pardiso"
+    exchanges_rows = usable = True  # it says what it replaced, and is looked at below
 
     def __init__(self, values: Array, symbolic: Symbolic, mtype: int) -> None:
         self._general = mtype in (GENERAL, COMPLEX_GENERAL)

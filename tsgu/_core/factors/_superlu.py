@@ -76,6 +76,7 @@ class SuperLUFactors:
     """LU factors of one matrix, and solves with it and its transpose."""
 
     library = "superlu"
+    exchanges_rows = usable = True
 
     def __init__(self, lu: SuperLU, columns: sp.csc_array, ordering: Ordering | None) -> None:
         self._lu, self._ordering = lu, ordering
