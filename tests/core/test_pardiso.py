@@ -269,9 +269,9 @@ def test_memory_is_released_with_the_factors(monkeypatch):
     )
     F = factored(laplacian(20))
     F.solve(np.ones(400), False)
-    assert phases == [_mkl.FACTOR, _mkl.SOLVE]
+    assert phases == [_mkl.ANALYSE, _mkl.FACTOR, _mkl.SOLVE]
     del F
-    assert phases == [_mkl.FACTOR, _mkl.SOLVE, _mkl.RELEASE]
+    assert phases == [_mkl.ANALYSE, _mkl.FACTOR, _mkl.SOLVE, _mkl.RELEASE]
     phases.clear()
     F = factored(without_diagonal(1e-17, seed=1))
     F.solve(np.ones(40), False)
@@ -351,7 +351,9 @@ def test_the_default_is_the_first_that_is_installed(monkeypatch, present, expect
     """Catches: a default that imports what is not there, or leaves unused what is."""
     asked = []
     for module in (_mkl, _rslab):
-        monkeypatch.setattr(module, "find_spec", lambda name: asked.append(name) or (object() if name in present else None))
+        monkeypatch.setattr(
+            module, "find_spec", lambda name: asked.append(name) or (object() if name in present else None)
+        )
     fresh = {"pardiso": _mkl.installed, "rslab": _rslab.installed}
     fresh = {name: cache(function.__wrapped__) for name, function in fresh.items()}
     for name, (package, _) in list(_factorisation._EXTRAS.items()):

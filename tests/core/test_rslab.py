@@ -334,4 +334,6 @@ def test_threads_follow_the_variable_of_openmp_and_the_cores(monkeypatch, asked,
     """Catches: more threads than cores, on a machine that others use too."""
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert _factorisation.cores() == (expected or cores)
+    assert _factorisation.threads_for(None) == (expected or cores)
+    assert _factorisation.threads_for(1) == 1
+    assert _factorisation.threads_for(10**6) == cores

@@ -34,7 +34,9 @@ class DirectSystem:
         began = time.perf_counter()
         self._factors: Factorisation | None = None
         try:
-            self._factors = Factorisation(A.pattern.symbolic, _products.host(A.values), library, rtol)
+            self._factors = Factorisation(
+                A.pattern.symbolic, _products.host(A.values), library, rtol, torch.get_num_threads()
+            )
         except SingularMatrixError as error:
             if not _log.in_batch():
                 raise _singular(error) from error
@@ -80,9 +82,13 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     LU factors otherwise, in double precision whatever that of A. It replaces small pivots; where the residual shows
     that refinement did not make up for them, the next kind of factors is tried, in the end those of SuperLU.
 
-    PARDISO runs on the threads that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for
-    each core, or as many as ``torch.set_num_threads`` says where MKL shares the OpenMP library of torch. Nothing here
-    sets their number.
+    rslab factors symmetric matrices, complex ones too, as L D L^T, others as LU, and small or narrow ones column by
+    column, in the precision of A; its analysis is kept with the pattern. What it refuses, or does not solve to rounding
+    level, SuperLU factors. After a fork SuperLU does.
+
+    rslab runs on as many threads as ``torch.set_num_threads`` says, and no more than the process has cores. PARDISO
+    runs on those that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for each core, or
+    as many as torch's where MKL shares its OpenMP library. Nothing here sets their number.
 
     A tensor on an accelerator is factored on the host.
 
@@ -92,8 +98,8 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
         float32, float64, complex64 or complex128; any nonsingular matrix.
     B : Tensor, shape (n,) or (n, k)
         Right-hand sides.
-    library : {"superlu", "pardiso"}, optional
-        Who factors. By default PARDISO where pypardiso is installed, else SuperLU.
+    library : {"superlu", "pardiso", "rslab"}, optional
+        Who factors. By default PARDISO where pypardiso is installed, else rslab where that is, else SuperLU.
 
     Returns
     -------
@@ -106,9 +112,11 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     torch.linalg.LinAlgError
         If A is singular, exactly or to working precision, whatever B. Not for the member of a batch: its X is NaN.
     ImportError
-        If PARDISO is asked for and pypardiso is not installed.
+        If the library asked for is not installed.
     ValueError
         If there is no such library.
+    MemoryError
+        If the factors would take more memory than is free, where the system tells, as Linux does.
     ValueError, TypeError
         As :func:`sparse_generic_solve`.
 

@@ -47,10 +47,15 @@ def library_for(asked: str | None) -> str:
 
 
 def cores() -> int:
-    """Threads for one factorisation where nobody says: ``OMP_NUM_THREADS``, and no more than the process has cores."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(found, int(asked))) if asked.isdigit() else found
+    """Of the machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_for(asked: int | None) -> int:
+    """Threads for one factorisation: as many as asked for, else as ``OMP_NUM_THREADS`` says, and one a core at most."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = asked or (int(given) if given.isdigit() else cores())
+    return max(1, min(wanted, cores()))
 
 
 class Factors(Protocol):
@@ -86,7 +91,7 @@ class Factorisation:
     rtol : float, optional
         The residual that calls for no refinement; by default that of every method.
     threads : int, optional
-        How many rslab may use; by default as many as :func:`cores` says.
+        How many rslab may use; see :func:`threads_for`.
 
     Raises
     ------
@@ -109,7 +114,7 @@ class Factorisation:
         self._verdict: Verdict | None = None
         self._refusal: SingularMatrixError | None = None
         self._lock = Lock()
-        self._attempts = _attempts(self.matrix, symbolic, library, threads or cores())
+        self._attempts = _attempts(self.matrix, symbolic, library, threads_for(threads))
         self._factors = next(self._attempts, None)
 
     @property

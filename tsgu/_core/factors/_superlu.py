@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, splu
 
+from tsgu._core.factors import _memory
 from tsgu._core.pattern._symbolic import Symbolic
 from tsgu._core.report import _matrix_words
 
@@ -37,7 +38,8 @@ class Ordering:
     It depends on the pattern alone, and finding it takes a fifth of a factorisation.
     """
 
-    def __init__(self, found: Array, symmetric: bool) -> None:
+    def __init__(self, found: Array, entries: int, symmetric: bool) -> None:
+        self.entries = entries  # of the factors
         self._symmetric = symmetric
         self._arranged: sp.csc_array | None = None
         self.order = np.argsort(found)  # column ``order[j]`` is eliminated as the j-th
@@ -113,17 +115,20 @@ def attempts(values: Array, symbolic: Symbolic) -> Iterator[SuperLUFactors]:
 def _factored(values: Array, symbolic: Symbolic, options: Mapping[str, Any]) -> SuperLUFactors:
     rule = options["permc_spec"]
     ordering: Ordering | None = symbolic.analyses.get(rule)
+    entry = values.itemsize + symbolic.col.itemsize
     if ordering is None:
+        _memory.check_estimate("SuperLU", symbolic, entry)
         other = symbolic.transpose
         columns = _sorted(sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape))
     else:
+        _memory.check("SuperLU", ordering.entries * entry, symbolic.shape[0])
         columns, options = ordering.columns(symbolic, values), {**options, "permc_spec": "NATURAL"}
     try:
         lu = splu(columns, **options)
     except RuntimeError as error:
         raise translated(error) from error
     if ordering is None:
-        symbolic.analyses[rule] = Ordering(lu.perm_c, symmetric=options is _SYMMETRIC)
+        symbolic.analyses[rule] = Ordering(lu.perm_c, lu.nnz, symmetric=options is _SYMMETRIC)
     return SuperLUFactors(lu, columns, ordering)
 
 
