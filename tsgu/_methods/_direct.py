@@ -34,9 +34,8 @@ class DirectSystem:
         began = time.perf_counter()
         self._factors: Factorisation | None = None
         try:
-            self._factors = Factorisation(
-                A.pattern.symbolic, _products.host(A.values), library, rtol, torch.get_num_threads()
-            )
+            values, threads = _products.host(A.values), torch.get_num_threads()
+            self._factors = Factorisation(A.pattern.symbolic, values, library, rtol, threads)
         except SingularMatrixError as error:
             if not _log.in_batch():
                 raise _singular(error) from error

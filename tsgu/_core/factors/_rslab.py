@@ -69,8 +69,7 @@ class Analysis:
         self.to_columns = symbolic.transposition
         self.prefers_symmetric = True
         self._lock = Lock()
-        self._upper: Array | None = None
-        self._symmetric: Any = None
+        self._symmetric: tuple[Any, Array] | None = None
         self._general: Any = None
         self._spare: list[Any] = []
         self.by_columns: Any = None
@@ -78,15 +77,15 @@ class Analysis:
         self.entries: int = blocks.factor_nnz
         if blocks.estimate_memory(values.dtype.name)["factor_flops"] <= _LIGHT * symbolic.shape[0]:
             self.by_columns = _analysed("klu", columns(symbolic, values))
-            self._symmetric = self._general = self._upper = None
+            self._symmetric = self._general = None
 
     def symmetric(self, symbolic: Symbolic, values: Array) -> tuple[Any, Array]:
         """The analysis for L D L^T, and which entries it takes: the upper triangle by rows is the lower by columns."""
         with self._lock:
             if self._symmetric is None:
-                self._upper = np.flatnonzero(symbolic.row <= symbolic.col)
-                self._symmetric = _analysed("ldlt", sp.tril(columns(symbolic, values), format="csc"))
-            return self._symmetric, self._upper
+                lower = sp.tril(columns(symbolic, values), format="csc")
+                self._symmetric = _analysed("ldlt", lower), np.flatnonzero(symbolic.row <= symbolic.col)
+            return self._symmetric
 
     def general(self, symbolic: Symbolic, values: Array, anew: bool) -> Any:
         """The analysis for LU, whose rows are matched to columns by the values that it is made with."""
