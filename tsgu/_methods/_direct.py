@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsgu._core.factors._batch import Factorisations
 from tsgu._core.factors._factorisation import Factorisation, library_for
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.report import _log, _matrix_words, _status, _wording
 from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _products
+from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._frontend import call
 from tsgu._rule._method import Method
@@ -64,6 +66,37 @@ class DirectSystem:
                 if not _log.in_batch():
                     raise _singular(error) from error
         return np.full_like(b, np.nan), [ColumnInfo("singular", None, math.nan)] * (1 if b.ndim == 1 else b.shape[1])
+
+
+class DirectBatch:
+    """Factors of a batch of matrices on one pattern, and solves with them, reported member by member."""
+
+    def __init__(self, pattern: Pattern, values: Tensor, arguments: Mapping[str, Any]) -> None:
+        library, rtol = library_for(arguments.get("library")), arguments.get("rtol")
+        self._rtol = default_rtol(torch.finfo(values.dtype).eps) if rtol is None else rtol
+        began = time.perf_counter()
+        blocks = pattern._blocks(values.shape[0]).symbolic
+        given, threads = _products.host(values), torch.get_num_threads()
+        self._factors = Factorisations(pattern.symbolic, blocks, given, library, rtol, threads)
+        self._factoring = time.perf_counter() - began
+
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        return self._solve(B, False)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        return self._solve(G, True)
+
+    def _solve(self, B: Tensor, transposed: bool) -> Tensor:
+        began = time.perf_counter()
+        b = _products.host(B)
+        x, residual, told = self._factors.solve(b.reshape(*b.shape[:2], -1), transposed)
+        seconds, self._factoring = self._factoring + time.perf_counter() - began, 0.0
+        count = len(b)
+        for index in range(count) if _log.listening() else told:
+            columns = told.get(index) or [ColumnInfo("converged", None, r) for r in residual[index].tolist()]
+            with _log.of_member((index, count)):
+                _log.report(_status.summarize("direct", transposed, columns, seconds / count), self._rtol)
+        return torch.from_numpy(x.reshape(b.shape)).to(B)
 
 
 def _singular(error: SingularMatrixError) -> Exception:
@@ -141,4 +174,4 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
 
 _direct.__name__ = _direct.__qualname__ = "direct"
 
-direct = Method(_direct, DirectSystem, settings=None, hermitian=False)
+direct = Method(_direct, DirectSystem, settings=None, hermitian=False, prepare_batch=DirectBatch)

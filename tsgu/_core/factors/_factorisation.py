@@ -114,7 +114,7 @@ class Factorisation:
         self._verdict: Verdict | None = None
         self._refusal: SingularMatrixError | None = None
         self._lock = Lock()
-        self._attempts = _attempts(self.matrix, symbolic, library, threads_for(threads))
+        self._attempts = attempts(values, symbolic, library, threads_for(threads))
         self._factors = next(self._attempts, None)
 
     @property
@@ -234,7 +234,7 @@ class Factorisation:
         return (self._magnitude.T if transposed else self._magnitude) @ abs(x) + abs(b)
 
 
-def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str, threads: int) -> Iterator[Factors]:
+def attempts(values: Array, symbolic: Symbolic, library: str, threads: int) -> Iterator[Factors]:
     """Factors to try one after the other until they are accurate. Those of SuperLU, which exchanges any rows, are last.
 
     Not a method: a generator that knew the factorisation would keep it, and its memory, until garbage is collected.
@@ -245,7 +245,7 @@ def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str, threads: i
     if symbolic.structural_rank < n:
         raise SingularMatrixError(_matrix_words.structurally_singular(symbolic.structural_rank, n))
     if library == "pardiso":
-        yield from _pardiso.attempts(matrix, symbolic)
+        yield from _pardiso.attempts(sp.csr_array((values, symbolic.col, symbolic.indptr), shape=(n, n)), symbolic)
     elif library == "rslab":
-        yield from _rslab.attempts(matrix.data, symbolic, threads)
-    yield from _superlu.attempts(matrix.data, symbolic)
+        yield from _rslab.attempts(values, symbolic, threads)
+    yield from _superlu.attempts(values, symbolic)

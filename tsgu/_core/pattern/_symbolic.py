@@ -127,6 +127,14 @@ class Symbolic:
         np.minimum.at(first, np.maximum(row, col), np.minimum(row, col))
         return float(np.mean(np.arange(n) - first))
 
+    def blocks(self, count: int) -> "Symbolic":
+        """The pattern of ``count`` matrices on this one, as diagonal blocks."""
+        m, n = self.shape
+        shape, nnz = (count * m, count * n), count * self.nnz
+        member = np.arange(count, dtype=index_dtype(nnz, shape))[:, None]
+        indptr = np.append((self.indptr[:-1] + member * self.nnz).ravel(), member.dtype.type(nnz))
+        return Symbolic(indptr, (self.col + member * n).ravel(), shape)
+
     @cached_property
     def keys(self) -> Indices:
         """row * n + col of each stored entry, increasing: where an entry is looked up."""
