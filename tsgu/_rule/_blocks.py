@@ -1,5 +1,6 @@
 """A batch of linear systems on one pattern, as the gradient rule sees it: the diagonal blocks of one system."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,26 +18,32 @@ class Blocks:
 
     Parameters
     ----------
-    one : LinearSystem
-        For any values on the pattern of a member.
     plan : Plan
-        Of it.
+    pattern : Pattern
+        Of a member.
+    place : Place
+        Where the user asked for the solve.
     count : int
         Of members.
+    member : callable
+        ``member(place=place, member=(index, count))``, the system of one of them.
     """
 
-    def __init__(self, one: Any, plan: Plan, count: int) -> None:
-        self.pattern: Pattern | None = one.pattern._blocks(count)
-        self.place: Place = one.place
-        self._one, self._plan, self._count = one, plan, count
+    def __init__(self, plan: Plan, pattern: Pattern, place: Place, count: int, member: Callable[..., Any]) -> None:
+        self.pattern: Pattern | None = pattern._blocks(count)
+        self.place = place
+        self._plan, self._of_member, self._count, self._member = plan, pattern, count, member
         self._forward, self._adjoint = plan.resolved()
         self._members: dict[int, Any] = {}
         self._known: dict[Role, tuple[Any, Tensor, Prepared]] = {}
+        self._blocks: dict[int, Blocks] = {}
 
     def blocks(self, count: int) -> "Blocks":
         """A batch of batches: the members are numbered through, the inner ones first."""
-        found: Blocks = self._one.blocks(count * self._count)
-        return found
+        if count not in self._blocks:
+            every = count * self._count
+            self._blocks[count] = Blocks(self._plan, self._of_member, self.place, every, self._member)
+        return self._blocks[count]
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         assert values is not None
@@ -48,7 +55,7 @@ class Blocks:
         if not isinstance(role.solver, Method) or role.solver.prepare_batch is None:
             starts = [None] * count if x0 is None else x0.unflatten(0, (count, -1))
             solved = (
-                self._member(i).solve(values[i], b[i], starts[i], transposed, primal) for i in range(count)
+                self._alone(i).solve(values[i], b[i], starts[i], transposed, primal) for i in range(count)
             )  # one after the other, so that no more than one is in memory twice
             return torch.stack(list(solved)).flatten(0, 1)
         with torch.no_grad(), _internals.forward_mode(False):
@@ -56,9 +63,9 @@ class Blocks:
             x = prepared.solve_transpose(b) if transposed else prepared.solve(b)
         return x.flatten(0, 1)
 
-    def _member(self, index: int) -> Any:
+    def _alone(self, index: int) -> Any:
         if index not in self._members:
-            self._members[index] = self._one.member(index, self._count)
+            self._members[index] = self._member(place=self.place, member=(index, self._count))
         return self._members[index]
 
     def _prepared(self, role: Role, values: Tensor) -> Prepared:
@@ -66,6 +73,6 @@ class Blocks:
         key, known = (values.data_ptr(), _internals.version(values)), self._known.get(role)
         if known is None or known[0] != key:
             arguments = {name: value for name, value in self._plan.arguments.items() if name != "x0"}
-            prepared = role.solver.prepared_batch(self._one.pattern, values, arguments)
+            prepared = role.solver.prepared_batch(self._of_member, values, arguments)
             self._known[role] = known = key, values, prepared  # the values kept alive, with their address
         return known[2]

@@ -1,6 +1,6 @@
 """A linear system as the gradient rule sees it: a plan, prepared for one matrix at a time."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -78,12 +78,10 @@ class LinearSystem:
     def blocks(self, count: int) -> Blocks:
         """The system whose diagonal blocks are those of a batch of values."""
         if count not in self._blocks:
-            self._blocks[count] = Blocks(self, self._plan, count)
+            assert self.pattern is not None
+            one = partial(LinearSystem, self._plan, self.pattern)  # not this one, which would be a cycle of references
+            self._blocks[count] = Blocks(self._plan, self.pattern, self.place, count, one)
         return self._blocks[count]
-
-    def member(self, index: int, count: int) -> "LinearSystem":
-        """The system for one member of a batch of values."""
-        return LinearSystem(self._plan, self.pattern, place=self.place, member=(index, count))
 
     def _prepare(self, values: Tensor | None) -> "_Solves":
         """What is prepared for these values: made in the forward pass, found again in the adjoint."""

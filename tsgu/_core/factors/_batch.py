@@ -60,7 +60,7 @@ class Factorisations:
         threads: int | None = None,
     ) -> None:
         self._symbolic, self._library, self._values = symbolic, library, np.array(values)
-        self._matrix = sp.csr_array((self._values.ravel(), blocks.col, blocks.indptr), shape=blocks.shape)
+        self._matrix = blocks.matrix(self._values.ravel())
         self._eps = float(np.finfo(values.dtype).eps)
         self._rtol = default_rtol(self._eps) if rtol is None else rtol
         self._threads = min(threads_for(threads), max(1, self._values.size // _WORTH_A_THREAD), max(1, len(values)))

@@ -105,7 +105,7 @@ class Factorisation:
         self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None, threads: int | None = None
     ) -> None:
         values = np.array(values)  # a copy: those of the caller may be changed in place, or belong to another program
-        self.matrix = sp.csr_array((values, symbolic.col, symbolic.indptr), shape=symbolic.shape)
+        self.matrix = symbolic.matrix(values)
         self.eps = float(np.finfo(values.dtype).eps)
         self.rtol = default_rtol(self.eps) if rtol is None else rtol
         self._magnitude: sp.csr_array | None = None
@@ -245,7 +245,7 @@ def attempts(values: Array, symbolic: Symbolic, library: str, threads: int) -> I
     if symbolic.structural_rank < n:
         raise SingularMatrixError(_matrix_words.structurally_singular(symbolic.structural_rank, n))
     if library == "pardiso":
-        yield from _pardiso.attempts(sp.csr_array((values, symbolic.col, symbolic.indptr), shape=(n, n)), symbolic)
+        yield from _pardiso.attempts(symbolic.matrix(values), symbolic)
     elif library == "rslab":
         yield from _rslab.attempts(values, symbolic, threads)
     yield from _superlu.attempts(values, symbolic)

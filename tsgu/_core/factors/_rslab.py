@@ -32,7 +32,7 @@ _LIGHT = 1300
 """Operations for a column of the factors up to which the work goes column by column, without dense blocks. On a grid of
 60 by 60 unknowns there are as many, and both ways take the same time."""
 
-_SPARE_BYTES = 1 << 26
+_SPARE_BYTES = 1 << 28
 """Memory of factors that are kept to be filled with other values."""
 
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, splu
 
 from tsgu._core.factors import _memory
-from tsgu._core.pattern._symbolic import Symbolic
+from tsgu._core.pattern._symbolic import Symbolic, filled
 from tsgu._core.report import _matrix_words
 
 Array = npt.NDArray[Any]
@@ -51,8 +51,7 @@ class Ordering:
         """
         if self._arranged is None:
             self._arranged = self._arrange(symbolic)
-        a = self._arranged
-        return _sorted(sp.csc_array((values[a.data], a.indices, a.indptr), shape=a.shape))
+        return filled(self._arranged, values[self._arranged.data])
 
     def _arrange(self, symbolic: Symbolic) -> sp.csc_array:
         """Columns in this order, rows too where they go along; the value of an entry is its number in the pattern."""
@@ -60,7 +59,7 @@ class Ordering:
         numbers = sp.csc_array((other.order, other.col, other.indptr), shape=symbolic.shape)[:, self.order]
         arranged = sp.csc_array(numbers[self.order]) if self._symmetric else numbers
         arranged.sort_indices()
-        return arranged
+        return _sorted(arranged)
 
     def solve(self, lu: SuperLU, b: Array, transposed: bool) -> Array:
         """A X = B, or A^T X = B, by the factors of what was arranged: of P A P^T, or of A P^T."""
