@@ -122,6 +122,10 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     runs on those that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for each core, or
     as many as torch's where MKL shares its OpenMP library. Nothing here sets their number.
 
+    A batch, of a :class:`SparseMatrix` or under ``torch.func.vmap``, is analysed once and factored in one pass, whose
+    factors serve the adjoint. From 4000 entries in a matrix on, its members are shared out among as many threads as
+    torch has, one a core at most.
+
     A tensor on an accelerator is factored on the host.
 
     Parameters

@@ -25,8 +25,9 @@ from tsgu._core.report._status import ColumnInfo
 
 Array = npt.NDArray[Any]
 
-_WORTH_A_THREAD = 1 << 14
-"""Entries of all matrices, for each thread, below which one thread does everything."""
+_LONG = 4000
+"""Entries of a matrix from which its factors take so long, a third of a millisecond, that members are shared out among
+threads: below, these would mostly wait for the interpreter."""
 
 
 class Factorisations:
@@ -63,7 +64,8 @@ class Factorisations:
         self._matrix = blocks.matrix(self._values.ravel())
         self._eps = float(np.finfo(values.dtype).eps)
         self._rtol = default_rtol(self._eps) if rtol is None else rtol
-        self._threads = min(threads_for(threads), max(1, self._values.size // _WORTH_A_THREAD), max(1, len(values)))
+        self._most = threads_for(threads)
+        self._threads = min(self._most, max(1, len(values))) if symbolic.nnz >= _LONG else 1
         self._alone: dict[int, Factorisation | SingularMatrixError] = {}
         self._factors: list[Factors | None] = []
         self._lock = Lock()
@@ -159,9 +161,8 @@ class Factorisations:
         found = self._alone.get(index)
         try:
             if found is None:
-                threads = self._threads
-                found = Factorisation(self._symbolic, self._values[index], self._library, self._rtol, threads)
-                self._alone[index] = found
+                given = self._symbolic, self._values[index], self._library, self._rtol, self._most
+                found = self._alone[index] = Factorisation(*given)
             if isinstance(found, Factorisation):
                 return found.solve(b, transposed)
         except SingularMatrixError as error:
