@@ -17,6 +17,7 @@ ALONE = {
     "tsgu/_matrix/_internals.py": "that of JAX stands in its lowest room",
     "tsgu/_matrix/_origin.py": "only torch's sparse tensors lose second derivatives",
     "tsgu/_methods/_columns.py": "in JAX arithmetic of columns is that of arrays, and stands with the matrices",
+    "tsgu/_rule/_blocks.py": "in JAX a batch is the program's own",
     "tsgu/_rule/_dynamo.py": "what torch.compile is to leave alone",
     "tsgu/_rule/_implicit_function.py": "custom_linear_solve differentiates functions by itself",
     "tsgu_jax/_matrix/_columns.py": "see tsgu/_methods/_columns.py",

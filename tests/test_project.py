@@ -19,7 +19,7 @@ SETUP = {
 
 
 DOCS = 'python -m pip install -c tests/constraints.txt -e ".[docs]"'
-EXTRAS = 'python -m pip install -c tests/constraints.txt -e ".[all,test,pardiso]"'
+EXTRAS = 'python -m pip install -c tests/constraints.txt -e ".[all,test,pardiso,rslab]"'
 OLDEST = 'python -m pip install -c tests/oldest.txt -e ".[all,test]"'
 
 
@@ -113,7 +113,7 @@ def test_every_requirement_that_is_tested_is_pinned():
     """Catches: a new release that breaks the set-up of a newcomer overnight."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]}
-    for extra in ("torch", "jax", "interop", "amg", "plot", "pardiso", "test", "bench", "docs"):
+    for extra in ("torch", "jax", "interop", "amg", "plot", "pardiso", "rslab", "test", "bench", "docs"):
         names |= {re.split(r"[\[<>=]", r)[0] for r in project["optional-dependencies"][extra]}
     pins = (ROOT / "tests" / "constraints.txt").read_text()
     assert {name for name in names - {"tsgu"} if not re.search(rf"^{name}==", pins, re.MULTILINE)} == set()

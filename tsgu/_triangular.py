@@ -124,7 +124,7 @@ class TriangularSystem:
         self.pattern: Pattern | None = pattern
         self.place = place
         self._triangle, self._members = triangle, members
-        self._member: tuple[int, int] | None = None
+        self._blocks: dict[int, TriangularSystem] = {}
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         assert values is not None
@@ -133,8 +133,7 @@ class TriangularSystem:
             _checks.check_finite("B", b)
         began = time.perf_counter()
         try:
-            in_batch = self._members is not None or self._member is not None
-            triangle = Substitution(self._triangle, _host(values), _kernel, in_batch)
+            triangle = Substitution(self._triangle, _host(values), _kernel, self._members is not None)
         except DiagonalError as error:
             place = self._triangle.place(error.row)
             said = error.count, self._triangle.symbolic.shape[0], *place
@@ -146,15 +145,19 @@ class TriangularSystem:
         seconds = time.perf_counter() - began
         for index, columns in enumerate(members):
             info = _status.summarize("triangular", transposed, columns, seconds)
-            with _log.of_member(self._member if self._members is None else (index, self._members)):
+            with _log.of_member(None if self._members is None else (index, self._members)):
                 _log.report(info, default_rtol(triangle.eps))
         return torch.from_numpy(x).to(b.device)
 
-    def member(self, index: int, count: int) -> "TriangularSystem":
-        assert self.pattern is not None
-        member = TriangularSystem(self._triangle, self.pattern, self._members, self.place)
-        member._member = _log.member_of(self._member, index, count)
-        return member
+    def blocks(self, count: int) -> "TriangularSystem":
+        if count not in self._blocks:
+            assert self.pattern is not None
+            pattern, members = self.pattern._blocks(count), count * (self._members or 1)
+            triangle = Triangle(
+                pattern.symbolic, self._triangle.upper, self._triangle.unit or self._triangle.ones, members
+            )
+            self._blocks[count] = TriangularSystem(triangle, pattern, members, self.place)
+        return self._blocks[count]
 
 
 def _kernel(matrix: sp.csr_array, b: Array, upper: bool, transposed: bool) -> Array:

@@ -139,6 +139,11 @@ def test_extras_and_the_price_of_compiling_count():
         assert (last.name, dict(last.options)) == ("direct", {"library": chosen})
         (alone,) = _choice.candidates(seen(A), "superlu", amg=False)[-1].options
         assert alone == ("library", "superlu")
+    skew = cube + sp.triu(cube, 1)
+    for A, chosen in ((plane, "rslab"), (cube, "rslab"), (skew, "rslab"), (laplacian(3000), "superlu")):
+        assert dict(_choice.candidates(seen(A), "rslab", amg=False)[-1].options) == {"library": chosen}
+    costs = [_choice.candidates(seen(A), "rslab", amg=False)[-1].cost for A in (cube, skew)]
+    assert costs[0] < costs[1], "half the work where A is symmetric"
     assert names(laplacian(1100, 1100), overhead=5.0)[0] == "linear_cg + amg"
 
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from tests.contract.compare import assert_close, tolerance
 from tests.contract.systems import BY_NAME, SYSTEMS, right_hand_side
-from tsgu._core.factors import _factorisation, _mkl, _pardiso, _superlu
+from tsgu._core.factors import _factorisation, _mkl, _pardiso, _rslab, _superlu
 from tsgu._core.factors._factorisation import Factorisation, SingularMatrixError, library_for
 from tsgu._core.pattern import _symbolic
 
@@ -269,9 +269,9 @@ def test_memory_is_released_with_the_factors(monkeypatch):
     )
     F = factored(laplacian(20))
     F.solve(np.ones(400), False)
-    assert phases == [_mkl.FACTOR, _mkl.SOLVE]
+    assert phases == [_mkl.ANALYSE, _mkl.FACTOR, _mkl.SOLVE]
     del F
-    assert phases == [_mkl.FACTOR, _mkl.SOLVE, _mkl.RELEASE]
+    assert phases == [_mkl.ANALYSE, _mkl.FACTOR, _mkl.SOLVE, _mkl.RELEASE]
     phases.clear()
     F = factored(without_diagonal(1e-17, seed=1))
     F.solve(np.ones(40), False)
@@ -343,29 +343,40 @@ def test_an_error_of_the_library_is_told_in_words(monkeypatch):
 # What follows needs no PARDISO.
 
 
-@pytest.mark.parametrize("present", [False, True])
-def test_the_default_is_pardiso_where_it_is_installed(monkeypatch, present):
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [((), "superlu"), (("rslab",), "rslab"), (("pypardiso",), "pardiso"), (("rslab", "pypardiso"), "pardiso")],
+)
+def test_the_default_is_the_first_that_is_installed(monkeypatch, present, expected):
     """Catches: a default that imports what is not there, or leaves unused what is."""
     asked = []
-    monkeypatch.setattr(_mkl, "find_spec", lambda name: asked.append(name) or (object() if present else None))
-    monkeypatch.setattr(_mkl, "installed", cache(_mkl.installed.__wrapped__))
-    assert library_for(None) == ("pardiso" if present else "superlu")
+    for module in (_mkl, _rslab):
+        monkeypatch.setattr(
+            module, "find_spec", lambda name: asked.append(name) or (object() if name in present else None)
+        )
+    fresh = {"pardiso": _mkl.installed, "rslab": _rslab.installed}
+    fresh = {name: cache(function.__wrapped__) for name, function in fresh.items()}
+    for name, (package, _) in list(_factorisation._EXTRAS.items()):
+        monkeypatch.setitem(_factorisation._EXTRAS, name, (package, fresh[name]))
+    assert library_for(None) == expected
     assert library_for("superlu") == "superlu"
     library_for(None)
-    assert asked == ["pypardiso"], "looked up once"
+    assert asked == ["pypardiso", "rslab"][: 2 if expected != "pardiso" else 1], "looked up once"
 
 
-def test_pardiso_without_its_package_names_the_extra(monkeypatch):
+@pytest.mark.parametrize("library", ["pardiso", "rslab"])
+def test_a_library_without_its_package_names_the_extra(monkeypatch, library):
     """Catches: a ModuleNotFoundError from somewhere inside, or SuperLU without a word."""
-    monkeypatch.setattr(_mkl, "installed", lambda: False)
-    with pytest.raises(ImportError, match=r'pip install "tsgu\[pardiso\]"'):
-        library_for("pardiso")
+    package, _ = _factorisation._EXTRAS[library]
+    monkeypatch.setitem(_factorisation._EXTRAS, library, (package, lambda: False))
+    with pytest.raises(ImportError, match=rf'needs {package}: pip install "tsgu\[{library}\]"'):
+        library_for(library)
 
 
 @pytest.mark.parametrize("library", ["umfpack", "PARDISO", "", 3, True])
 def test_an_unknown_library_is_refused_with_those_that_are_known(library):
     """Catches: a misspelt name that means the default."""
-    with pytest.raises(ValueError, match=r"library must be 'superlu', 'pardiso' or None; got ") as error:
+    with pytest.raises(ValueError, match=r"library must be 'superlu', 'pardiso', 'rslab' or None; got ") as error:
         library_for(library)
     assert str(error.value).endswith(f"got {library!r}.")
 
@@ -376,4 +387,4 @@ def test_superlu_alone_does_not_load_pardiso(monkeypatch):
     monkeypatch.setattr(_mkl, "_function", lambda: pytest.fail("PARDISO was loaded"))
     F = factored(laplacian(3), "superlu")
     assert F.library == "superlu"
-    assert _factorisation.LIBRARIES == ("superlu", "pardiso")
+    assert _factorisation.LIBRARIES == ("superlu", "pardiso", "rslab")

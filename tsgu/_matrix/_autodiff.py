@@ -78,7 +78,9 @@ class _Product(Function):
             y = product(values, fold(x, x_dim, info.batch_size), pattern)
             rows = (pattern.shape[0], *shape_of_member(x, x_dim)[1:])
             return y.unflatten(-1, (info.batch_size, -1)).movedim(-2, 0).reshape(info.batch_size, *rows), 0
-        return _each(info, product, pattern, (values, values_dim), (x, x_dim)), 0
+        size = info.batch_size
+        y = product(stack(values, values_dim, size), stack(x, x_dim, size), pattern._blocks(size))
+        return y.unflatten(0, (size, -1)), 0
 
 
 class _Sampled(Function):
@@ -108,7 +110,9 @@ class _Sampled(Function):
     def vmap(info: Any, in_dims: Grads, u: Tensor, v: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
         if info.batch_size == 0:
             return empty((pattern.nnz,), u, v), 0
-        return _each(info, sampled, pattern, (u, in_dims[0]), (v, in_dims[1])), 0
+        size = info.batch_size
+        entries = sampled(stack(u, in_dims[0], size), stack(v, in_dims[1], size), pattern._blocks(size))
+        return entries.unflatten(0, (size, -1)), 0
 
 
 class _Extract(Function):
@@ -196,12 +200,6 @@ def _bilinear_jvp(ctx: Any, tangents: Grads, function: Any) -> Tensor | None:
         return second if first is None else first if second is None else first + second
 
 
-def _each(info: Any, function: Any, pattern: Pattern, *batched: tuple[Tensor, int | None]) -> Tensor:
-    return torch.stack(
-        [function(*(at(tensor, dim, i) for tensor, dim in batched), pattern) for i in range(info.batch_size)]
-    )
-
-
 def empty(shape: tuple[int, ...], like: Tensor, *others: Tensor | None) -> Tensor:
     """The result for a batch without members, which keeps its place in the graph."""
     return sum((t.sum() for t in (like, *others) if t is not None), like.new_zeros((0, *shape)))
@@ -224,6 +222,12 @@ def fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     batch = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
     columns = batch if batch.dim() == 3 else batch.unsqueeze(-1)
     return columns.movedim(0, 1).flatten(1)
+
+
+def stack(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """A batch of (n,) or (n, k) one above the other, (size * n,) or (size * n, k), as diagonal blocks want them."""
+    batch = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return batch.flatten(0, 1)
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -106,6 +106,16 @@ def check_finite(name: str, tensor: Tensor) -> None:
         raise ValueError(_wording.non_finite(name, int((~finite).sum()), tensor.numel()))
 
 
+def check_finite_members(name: str, tensor: Tensor) -> None:
+    """The same for a batch, (batch, ...), naming the first member that is not finite."""
+    if cmath.isfinite(tensor.sum().item()):
+        return
+    bad = (~torch.isfinite(tensor)).flatten(1).sum(dim=1)
+    if bad.any():
+        first, of = int(bad.nonzero()[0]), tensor.numel() // tensor.shape[0]
+        raise ValueError(_wording.non_finite(f"member {first} of {name}", int(bad[first]), of))
+
+
 def check_callable(name: str, function: Any) -> None:
     other = _across.method_of_the_other_package(name, function, "tsgu")
     if other:

@@ -99,6 +99,7 @@ class Pattern:
         self.device = device
         self.shape = symbolic.shape
         self.nnz = symbolic.nnz
+        self._last_blocks: tuple[int, Pattern] | None = None
 
     @cached_property
     def crow(self) -> Tensor:
@@ -147,6 +148,13 @@ class Pattern:
     def _elsewhere(self) -> dict[torch.device, "Pattern"]:
         """This pattern on each device that it has been asked for on."""
         return {self.device: self}
+
+    def _blocks(self, count: int) -> "Pattern":
+        """The pattern of a batch of ``count`` matrices, as diagonal blocks; the last one is kept."""
+        last = self._last_blocks
+        if last is None or last[0] != count:
+            self._last_blocks = last = count, Pattern._of(self.symbolic.blocks(count), self.device)
+        return last[1]
 
     def _coordinates(self, members: int | None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Indices and shape of a COO tensor: (row, col), or (member, row, col) if members are diagonal blocks."""

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsgu._core.factors._batch import Factorisations
 from tsgu._core.factors._factorisation import Factorisation, library_for
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.report import _log, _matrix_words, _status, _wording
 from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _products
+from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._frontend import call
 from tsgu._rule._method import Method
@@ -34,7 +36,8 @@ class DirectSystem:
         began = time.perf_counter()
         self._factors: Factorisation | None = None
         try:
-            self._factors = Factorisation(A.pattern.symbolic, _products.host(A.values), library, rtol)
+            values, threads = _products.host(A.values), torch.get_num_threads()
+            self._factors = Factorisation(A.pattern.symbolic, values, library, rtol, threads)
         except SingularMatrixError as error:
             if not _log.in_batch():
                 raise _singular(error) from error
@@ -65,6 +68,37 @@ class DirectSystem:
         return np.full_like(b, np.nan), [ColumnInfo("singular", None, math.nan)] * (1 if b.ndim == 1 else b.shape[1])
 
 
+class DirectBatch:
+    """Factors of a batch of matrices on one pattern, and solves with them, reported member by member."""
+
+    def __init__(self, pattern: Pattern, values: Tensor, arguments: Mapping[str, Any]) -> None:
+        library, rtol = library_for(arguments.get("library")), arguments.get("rtol")
+        self._rtol = default_rtol(torch.finfo(values.dtype).eps) if rtol is None else rtol
+        began = time.perf_counter()
+        blocks = pattern._blocks(values.shape[0]).symbolic
+        given, threads = _products.host(values), torch.get_num_threads()
+        self._factors = Factorisations(pattern.symbolic, blocks, given, library, rtol, threads)
+        self._factoring = time.perf_counter() - began
+
+    def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
+        return self._solve(B, False)
+
+    def solve_transpose(self, G: Tensor) -> Tensor:
+        return self._solve(G, True)
+
+    def _solve(self, B: Tensor, transposed: bool) -> Tensor:
+        began = time.perf_counter()
+        b = _products.host(B)
+        x, residual, told = self._factors.solve(b.reshape(*b.shape[:2], -1), transposed)
+        seconds, self._factoring = self._factoring + time.perf_counter() - began, 0.0
+        count = len(b)
+        for index in range(count) if _log.listening() else told:
+            columns = told.get(index) or [ColumnInfo("converged", None, r) for r in residual[index].tolist()]
+            with _log.of_member((index, count)):
+                _log.report(_status.summarize("direct", transposed, columns, seconds / count), self._rtol)
+        return torch.from_numpy(x.reshape(b.shape)).to(B)
+
+
 def _singular(error: SingularMatrixError) -> Exception:
     message = _matrix_words.singular(str(error))
     return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
@@ -80,9 +114,17 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     LU factors otherwise, in double precision whatever that of A. It replaces small pivots; where the residual shows
     that refinement did not make up for them, the next kind of factors is tried, in the end those of SuperLU.
 
-    PARDISO runs on the threads that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for
-    each core, or as many as ``torch.set_num_threads`` says where MKL shares the OpenMP library of torch. Nothing here
-    sets their number.
+    rslab factors symmetric matrices, complex ones too, as L D L^T, others as LU, and small or narrow ones column by
+    column, in the precision of A; its analysis is kept with the pattern. What it refuses, or does not solve to rounding
+    level, SuperLU factors. After a fork SuperLU does.
+
+    rslab runs on as many threads as ``torch.set_num_threads`` says, and no more than the process has cores. PARDISO
+    runs on those that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for each core, or
+    as many as torch's where MKL shares its OpenMP library. Nothing here sets their number.
+
+    A batch, of a :class:`SparseMatrix` or under ``torch.func.vmap``, is analysed once and factored in one pass, whose
+    factors serve the adjoint. From 4000 entries in a matrix on, its members are shared out among as many threads as
+    torch has, one a core at most.
 
     A tensor on an accelerator is factored on the host.
 
@@ -92,8 +134,8 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
         float32, float64, complex64 or complex128; any nonsingular matrix.
     B : Tensor, shape (n,) or (n, k)
         Right-hand sides.
-    library : {"superlu", "pardiso"}, optional
-        Who factors. By default PARDISO where pypardiso is installed, else SuperLU.
+    library : {"superlu", "pardiso", "rslab"}, optional
+        Who factors. By default PARDISO where pypardiso is installed, else rslab where that is, else SuperLU.
 
     Returns
     -------
@@ -106,9 +148,11 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     torch.linalg.LinAlgError
         If A is singular, exactly or to working precision, whatever B. Not for the member of a batch: its X is NaN.
     ImportError
-        If PARDISO is asked for and pypardiso is not installed.
+        If the library asked for is not installed.
     ValueError
         If there is no such library.
+    MemoryError
+        If the factors would take more memory than is free, where the system tells, as Linux does.
     ValueError, TypeError
         As :func:`sparse_generic_solve`.
 
@@ -134,4 +178,4 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
 
 _direct.__name__ = _direct.__qualname__ = "direct"
 
-direct = Method(_direct, DirectSystem, settings=None, hermitian=False)
+direct = Method(_direct, DirectSystem, settings=None, hermitian=False, prepare_batch=DirectBatch)

@@ -33,6 +33,7 @@ from tsgu._matrix._autodiff import (
     plain,
     sampled,
     shape_of_member,
+    stack,
     tangent_rule,
     times,
 )
@@ -53,8 +54,8 @@ class System(Protocol):
         """Solve A x = b, or A^T x = b. ``primal`` marks the user's own solve, whose inputs are checked."""
         ...
 
-    def member(self, index: int, count: int) -> System:
-        """The system for one member of a batch of values."""
+    def blocks(self, count: int) -> System:
+        """The system whose diagonal blocks are those of a batch of values."""
         ...
 
 
@@ -136,16 +137,9 @@ class _Solve(Function):
             x = apply(_Solve, values, columns, start, system, transposed, primal)
             members = x.unflatten(-1, (info.batch_size, -1)).movedim(-2, 0)
             return members.reshape(info.batch_size, *shape_of_member(b, b_dim)), 0
-        solved = [
-            apply(
-                _Solve,
-                at(values, values_dim, i),
-                at(b, b_dim, i),
-                at(x0, x0_dim, i),
-                system.member(i, info.batch_size),
-                transposed,
-                primal,
-            )
-            for i in range(info.batch_size)
-        ]
-        return torch.stack(solved), 0
+        assert values is not None
+        size = info.batch_size  # many matrices: the diagonal blocks of one
+        start = None if x0 is None else stack(x0, x0_dim, size)
+        sides = stack(values, values_dim, size), stack(b, b_dim, size)
+        x = apply(_Solve, *sides, start, system.blocks(size), transposed, primal)
+        return x.unflatten(0, (size, -1)), 0

@@ -12,6 +12,7 @@ from tsgu._core.methods._options import Settings
 from tsgu._core.report import _solver_words
 from tsgu._matrix import _checks
 from tsgu._matrix._autocast import uncast, widened
+from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 
 P = ParamSpec("P")
@@ -94,9 +95,11 @@ class Method(MethodBase[P, Tensor]):
         settings: type[Settings] | None,
         hermitian: bool,
         rectangular: bool = False,
+        prepare_batch: Callable[[Pattern, Tensor, Mapping[str, Any]], Prepared] | None = None,
     ) -> None:
         super().__init__(function, settings=settings, hermitian=hermitian, rectangular=rectangular)
         self._prepare = prepare
+        self.prepare_batch = prepare_batch
 
     def prepare(self, A: Any, **kwargs: Any) -> Any:
         """Prepare for one matrix, to be solved with again and again.
@@ -138,6 +141,12 @@ class Method(MethodBase[P, Tensor]):
         arguments = {name: _kept(value) for name, value in self.arguments(kwargs).items()}
         A = _kept(A)
         return self.prepared(A, **arguments) if self.rectangular else PreparedSolver(self, A, arguments)
+
+    @uncast
+    def prepared_batch(self, pattern: Pattern, values: Tensor, arguments: Mapping[str, Any]) -> Prepared:
+        """The same for values of shape (batch, nnz), and right-hand sides of shape (batch, n) or (batch, n, k)."""
+        assert self.prepare_batch is not None
+        return self.prepare_batch(pattern, values, self.arguments(arguments))
 
     @uncast
     def prepared(self, A: Any, **kwargs: Any) -> Prepared:

@@ -1,6 +1,6 @@
 """A linear system as the gradient rule sees it: a plan, prepared for one matrix at a time."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from tsgu._core.report import _function_words, _log, _place
 from tsgu._matrix import _checks, _internals
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._rule._blocks import Blocks
 from tsgu._rule._foreign import Foreign, Given, Layouts
 from tsgu._rule._function import Function
 from tsgu._rule._method import Method, Prepared
@@ -49,7 +50,7 @@ class LinearSystem:
         self._given = given
         self._known: tuple[Any, _Solves] | None = None
         self._values: Tensor | None = None
-        self._members: dict[int, LinearSystem] = {}
+        self._blocks: dict[int, Blocks] = {}
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         if primal:
@@ -74,11 +75,13 @@ class LinearSystem:
         given = solver.arguments(self._plan.arguments).get("rtol") if isinstance(solver, Method) else None
         return default_rtol(torch.finfo(dtype).eps) if given is None else float(given)
 
-    def member(self, index: int, count: int) -> "LinearSystem":
-        if index not in self._members:
-            member = _log.member_of(self._member, index, count)
-            self._members[index] = LinearSystem(self._plan, self.pattern, place=self.place, member=member)
-        return self._members[index]
+    def blocks(self, count: int) -> Blocks:
+        """The system whose diagonal blocks are those of a batch of values."""
+        if count not in self._blocks:
+            assert self.pattern is not None
+            one = partial(LinearSystem, self._plan, self.pattern)  # not this one, which would be a cycle of references
+            self._blocks[count] = Blocks(self._plan, self.pattern, self.place, count, one)
+        return self._blocks[count]
 
     def _prepare(self, values: Tensor | None) -> "_Solves":
         """What is prepared for these values: made in the forward pass, found again in the adjoint."""

@@ -101,8 +101,12 @@ def _direct(
     LU factors otherwise, in double precision whatever that of A. It replaces small pivots; where the residual shows
     that refinement did not make up for them, the next kind of factors is tried, in the end those of SuperLU.
 
+    rslab factors symmetric matrices, complex ones too, as L D L^T, others as LU, and small or narrow ones column by
+    column, in the precision of A; its analysis is kept with the pattern. What it refuses, or does not solve to rounding
+    level, SuperLU factors. After a fork SuperLU does.
+
     PARDISO runs on the threads that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for
-    each core. Nothing here sets their number.
+    each core. rslab heeds ``OMP_NUM_THREADS`` too. Nothing here sets their number.
 
     The work is done on the host, also under ``jit``; under ``vmap`` a batch of B over one A is solved with one
     factorisation.
@@ -113,8 +117,8 @@ def _direct(
         float32, float64, complex64 or complex128; any nonsingular matrix.
     B : Array, shape (n,) or (n, k)
         Right-hand sides.
-    library : {"superlu", "pardiso"}, optional
-        Who factors. By default PARDISO where pypardiso is installed, else SuperLU.
+    library : {"superlu", "pardiso", "rslab"}, optional
+        Who factors. By default PARDISO where pypardiso is installed, else rslab where that is, else SuperLU.
     on_failure : {"warn", "nan", "ignore"}, optional
         What is done where a column misses its target: see :func:`on_failure`.
     return_info : bool
@@ -129,9 +133,11 @@ def _direct(
     Raises
     ------
     ImportError
-        If PARDISO is asked for and pypardiso is not installed.
+        If the library asked for is not installed.
     ValueError
         If there is no such library.
+    jax.errors.JaxRuntimeError
+        If the factors would take more memory than is free, where the system tells, as Linux does.
     ValueError, TypeError
         As :func:`solve`.
 

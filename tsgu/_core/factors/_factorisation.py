@@ -1,5 +1,6 @@
-"""A matrix factored once for A x = b and A^T y = g, by SuperLU or by PARDISO, with its residuals checked."""
+"""A matrix factored once for A x = b and A^T y = g, by SuperLU, PARDISO or rslab, with its residuals checked."""
 
+import os
 from collections.abc import Iterator
 from threading import Lock
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tsgu._core.factors import _accuracy, _mkl, _pardiso, _superlu
+from tsgu._core.factors import _accuracy, _mkl, _pardiso, _rslab, _superlu
 from tsgu._core.factors._nullvector import Probe, Verdict
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.methods._options import default_rtol
@@ -18,11 +19,14 @@ from tsgu._core.report._status import ColumnInfo
 
 Array = npt.NDArray[Any]
 
-LIBRARIES = ("superlu", "pardiso")
+LIBRARIES = ("superlu", "pardiso", "rslab")
+
+_EXTRAS = {"pardiso": ("pypardiso", _mkl.installed), "rslab": ("rslab", _rslab.installed)}
+"""Those that an extra brings, in the order of preference: its name, what it installs, and whether that is there."""
 
 
 def library_for(asked: str | None) -> str:
-    """The library asked for; where none is, PARDISO if it is installed, else SuperLU.
+    """The library asked for; where none is, the first of PARDISO, rslab and SuperLU that is installed.
 
     Raises
     ------
@@ -32,22 +36,42 @@ def library_for(asked: str | None) -> str:
         If it is not installed.
     """
     if asked is None:
-        return "pardiso" if _mkl.installed() else "superlu"
+        return next((library for library, (_, installed) in _EXTRAS.items() if installed()), "superlu")
     if asked not in LIBRARIES:
         raise ValueError(_solver_words.library(LIBRARIES, asked))
-    if asked == "pardiso" and not _mkl.installed():
-        raise ImportError('library="pardiso" needs pypardiso: pip install "tsgu[pardiso]"')
+    if asked in _EXTRAS:
+        package, installed = _EXTRAS[asked]
+        if not installed():
+            raise ImportError(f'library="{asked}" needs {package}: pip install "tsgu[{asked}]"')
     return asked
+
+
+def cores() -> int:
+    """Of the machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_for(asked: int | None) -> int:
+    """Threads for one factorisation: as many as asked for, else as ``OMP_NUM_THREADS`` says, and one a core at most."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = asked or (int(given) if given.isdigit() else cores())
+    return max(1, min(wanted, cores()))
 
 
 class Factors(Protocol):
     """Factors of one matrix, as a library made them."""
 
     library: str
+    exchanges_rows: bool
+    """Whether any rows are, wherever a pivot asks for it; if not, the factors have to show that they solve."""
 
     @property
     def nbytes(self) -> int:
         """Memory that they hold."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether they still answer; those of some libraries do not survive a fork."""
 
     def solve(self, b: Array, transposed: bool) -> Array:
         """X with A X = B, or A^T X = B, for B of shape (n,) or (n, k)."""
@@ -66,23 +90,31 @@ class Factorisation:
         One of ``LIBRARIES``.
     rtol : float, optional
         The residual that calls for no refinement; by default that of every method.
+    threads : int, optional
+        How many rslab may use; see :func:`threads_for`.
 
     Raises
     ------
     SingularMatrixError
         If A is exactly singular; in the first solve where that shows there: see :mod:`tsgu._core.factors._nullvector`.
+    MemoryError
+        If the factors would take more memory than is free.
     """
 
-    def __init__(self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None) -> None:
+    def __init__(
+        self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None, threads: int | None = None
+    ) -> None:
         values = np.array(values)  # a copy: those of the caller may be changed in place, or belong to another program
-        self.matrix = sp.csr_array((values, symbolic.col, symbolic.indptr), shape=symbolic.shape)
+        self.matrix = symbolic.matrix(values)
         self.eps = float(np.finfo(values.dtype).eps)
         self.rtol = default_rtol(self.eps) if rtol is None else rtol
         self._magnitude: sp.csr_array | None = None
         self._probed = False
+        self._refines = False  # each solution, where the pivots are poor
         self._verdict: Verdict | None = None
+        self._refusal: SingularMatrixError | None = None
         self._lock = Lock()
-        self._attempts = _attempts(self.matrix, symbolic, library)
+        self._attempts = attempts(values, symbolic, library, threads_for(threads))
         self._factors = next(self._attempts, None)
 
     @property
@@ -122,14 +154,31 @@ class Factorisation:
         return x, columns
 
     def _solve(self, b: Array, transposed: bool) -> tuple[Array, Array, list[str]]:
+        if self._factors is not None and not self._factors.usable:
+            self._try_next()
         x = self._first(b, transposed)
         residual, status = self._judge(b, x, transposed)
-        if "inaccurate" in status:
+        if "inaccurate" in status or self._refines:
             x, residual, status = self._improve(b, x, transposed)
-        while "inaccurate" in status and (better := next(self._attempts, None)) is not None:
-            self._factors, self._probed = better, False
+        while self._is_poor(status) and self._try_next():
             x, residual, status = self._improve(b, self._first(b, transposed), transposed)
         return x, residual, status
+
+    def _is_poor(self, status: list[str]) -> bool:
+        """Whether other factors may do better; what is singular is for those to say that exchange any rows."""
+        final = self._factors is None or self._factors.exchanges_rows
+        return "inaccurate" in status or (not final and "numerically singular" in status)
+
+    def _try_next(self) -> bool:
+        """Whether there were other factors to take."""
+        try:
+            better = next(self._attempts, None)
+        except SingularMatrixError as error:
+            self._refusal = error
+            raise
+        if better is not None:
+            self._factors, self._probed, self._refines = better, False, False
+        return better is not None
 
     def _first(self, b: Array, transposed: bool) -> Array:
         """X, and with factors that are used for the first time a look at whether A is singular.
@@ -140,16 +189,26 @@ class Factorisation:
         if self._probed or self._factors is None:
             return self._raw(b, transposed)
         probe = Probe(self.matrix)
-        if transposed:
-            x, seen = self._raw(b, True), self._raw(probe.side, False)
-        else:
-            both = self._raw(np.column_stack([b, probe.side]), False)
-            x, seen = np.ascontiguousarray(both[:, :-1]).reshape(b.shape), both[:, -1]
+        x, seen = self._probe(probe, b, transposed)
+        while not self._factors.exchanges_rows:
+            better = probe.solved(seen, self._raw)
+            if better is not None or not self._try_next():
+                self._refines, seen = better is not seen, seen if better is None else better
+                break
+            x, seen = self._probe(probe, b, transposed)
         self._verdict, self._probed = probe.verdict(seen, self._raw), True
         self._check_verdict()
         return x
 
+    def _probe(self, probe: Probe, b: Array, transposed: bool) -> tuple[Array, Array]:
+        if transposed:
+            return self._raw(b, True), self._raw(probe.side, False)
+        both = self._raw(np.column_stack([b, probe.side]), False)
+        return np.ascontiguousarray(both[:, :-1]).reshape(b.shape), both[:, -1]
+
     def _check_verdict(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         if self._verdict is not None and self._verdict.singular:
             raise SingularMatrixError(_matrix_words.null_vector(self._verdict.words, self._verdict.of_transpose))
 
@@ -175,7 +234,7 @@ class Factorisation:
         return (self._magnitude.T if transposed else self._magnitude) @ abs(x) + abs(b)
 
 
-def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str) -> Iterator[Factors]:
+def attempts(values: Array, symbolic: Symbolic, library: str, threads: int) -> Iterator[Factors]:
     """Factors to try one after the other until they are accurate. Those of SuperLU, which exchanges any rows, are last.
 
     Not a method: a generator that knew the factorisation would keep it, and its memory, until garbage is collected.
@@ -186,5 +245,7 @@ def _attempts(matrix: sp.csr_array, symbolic: Symbolic, library: str) -> Iterato
     if symbolic.structural_rank < n:
         raise SingularMatrixError(_matrix_words.structurally_singular(symbolic.structural_rank, n))
     if library == "pardiso":
-        yield from _pardiso.attempts(matrix, symbolic)
-    yield from _superlu.attempts(matrix.data, symbolic)
+        yield from _pardiso.attempts(symbolic.matrix(values), symbolic)
+    elif library == "rslab":
+        yield from _rslab.attempts(values, symbolic, threads)
+    yield from _superlu.attempts(values, symbolic)

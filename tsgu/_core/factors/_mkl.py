@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-FACTOR, SOLVE, RELEASE = 12, 33, -1
-"""Phases: analysis and factorisation; substitution and refinement; release of memory."""
+ANALYSE, FACTOR, SOLVE, RELEASE = 11, 22, 33, -1
+"""Phases: analysis; factorisation; substitution and refinement; release of memory."""
 
 OUT_OF_MEMORY = -2
 ERRORS = {
@@ -85,6 +85,11 @@ class Pardiso:
     def nbytes(self) -> int:
         """Memory that PARDISO says it holds, iparm(16) and iparm(17) in KiB, and that of the matrix."""
         return 1024 * (self[16] + self[17]) + self.data.nbytes + sum(index.nbytes for index in self._index)
+
+    @property
+    def expected(self) -> int:
+        """Memory that the factorisation will take, as the analysis says, iparm(15) to iparm(17) in KiB."""
+        return 1024 * max(self[15], self[16] + self[17])
 
     def call(self, phase: int, b: Array | None = None, x: Array | None = None) -> None:
         """Run a phase; b and x have their columns one after the other.

@@ -27,8 +27,8 @@ import scipy.sparse as sp
 
 Array = npt.NDArray[Any]
 
-_SUSPICIOUS = 100.0
-"""A solution that grows by 1 / (_SUSPICIOUS sqrt(n) eps) is looked at: the share of a null vector in a random
+SUSPICIOUS = 100.0
+"""A solution that grows by 1 / (SUSPICIOUS sqrt(n) eps) is looked at: the share of a null vector in a random
 right-hand side is about 1 / sqrt(n), and a hundred times less once in a hundred."""
 
 _SINGULAR = 1.0
@@ -39,6 +39,10 @@ _UNSURE = 10.0
 
 _OUTSIDE = 1e3
 """The same above which a row does not belong to a null vector that lives in a part of the matrix."""
+
+BELIEVED = 10.0
+"""Backward error of that solution, in units of rounding, up to which factors are believed. A singular matrix makes it
+grow by the inverse of the backward error of the factors: were that larger, it would not be suspicious."""
 
 _REFINEMENTS = 2
 
@@ -81,13 +85,13 @@ class Probe:
         self._exponents = np.frexp(np.maximum.reduceat(abs(matrix.data), self._starts))[1]  # of each row
         # A solution may be 1 / eps as large, times a large entry of A: that must not overflow either.
         self._shift = max(0, int(self._exponents.max()) - np.finfo(matrix.dtype).maxexp // 2)
-        self._unit = _random(matrix.shape[0])
+        self._unit = random_signs(matrix.shape[0])
 
     @cached_property
     def _scaled(self) -> sp.csr_array:
         """A with its rows brought near 1, by powers of two: nothing overflows, and scaling is exact."""
         A = self._matrix
-        values = _ldexp(A.data, np.repeat(-self._exponents, np.diff(A.indptr)))
+        values = ldexp(A.data, np.repeat(-self._exponents, np.diff(A.indptr)))
         return sp.csr_array((values, A.indices, A.indptr), shape=A.shape)
 
     @cached_property
@@ -97,8 +101,30 @@ class Probe:
     @property
     def side(self) -> Array:
         """The right-hand side, shape (n,): random signs, each entry of the size of its row."""
-        side: Array = _ldexp(self._unit, self._exponents - self._shift).astype(self._matrix.dtype)
+        side: Array = ldexp(self._unit, self._exponents - self._shift).astype(self._matrix.dtype)
         return side
+
+    def solved(self, x: Array, solve: Callable[[Array, bool], Array]) -> Array | None:
+        """x with A x = side to a backward error at rounding level: as given, else improved by a step of refinement.
+
+        None where that does not help: so it is with poor pivots on a singular matrix.
+        """
+        with np.errstate(all="ignore"):
+            left = self.side - self._matrix @ x
+            if self._error(x, left) <= BELIEVED:
+                return x
+            x = x + solve(left, False)
+            return x if self._error(x, self.side - self._matrix @ x) <= BELIEVED else None  # None for NaN
+
+    def _error(self, x: Array, left: Array) -> float:
+        """Backward error of x, whose residual is ``left``, in units of rounding; with rows of one size."""
+        size = self._reached(x).max() + 1
+        return float(np.max(ldexp(abs(left), self._shift - self._exponents)) / (self._eps * size))
+
+    def _reached(self, x: Array) -> Array:
+        """|A| |x| in rows of one size."""
+        reached = np.add.reduceat(abs(self._matrix.data) * abs(x)[self._matrix.indices], self._starts)
+        return ldexp(reached, self._shift - self._exponents)
 
     def verdict(self, x: Array, solve: Callable[[Array, bool], Array]) -> Verdict | None:
         """What the solution of A x = side says; None where A is as good as most.
@@ -110,11 +136,10 @@ class Probe:
             ``solve(b, transposed)``, by the same factors.
         """
         with np.errstate(all="ignore"):  # what is not finite proves nothing
-            reached = np.add.reduceat(abs(self._matrix.data) * abs(x)[self._matrix.indices], self._starts)
-            growth = float(np.max(_ldexp(reached, self._shift - self._exponents) / abs(self._unit)))
-            if not 1 / (_SUSPICIOUS * np.sqrt(x.size) * self._eps) < growth < np.inf:
+            growth = float(np.max(self._reached(x) / abs(self._unit)))
+            if not 1 / (SUSPICIOUS * np.sqrt(x.size) * self._eps) < growth < np.inf:
                 return None
-            x = _ldexp(x, self._shift)
+            x = ldexp(x, self._shift)
             best: tuple[float, Verdict] | None = None
             for backward, z, of_transpose in self._candidates(x, solve):
                 if best is None or backward < best[0]:
@@ -127,7 +152,7 @@ class Probe:
         """Vectors that A or A^T may map to zero, and by how much they miss it."""
         columns = self._magnitude.max(axis=0).toarray().ravel()  # which do for columns what scaling did for rows
         share = columns * x / np.max(columns * abs(x))
-        w = _ldexp(solve((columns * share.conj()).astype(x.dtype), True), self._exponents)
+        w = ldexp(solve((columns * share.conj()).astype(x.dtype), True), self._exponents)
         w = w / np.max(abs(w))
         x = self._solved(w.conj(), solve)
         for _ in range(1 + _REFINEMENTS):
@@ -162,17 +187,17 @@ class Probe:
 
     def _solved(self, b: Array, solve: Callable[[Array, bool], Array]) -> Array:
         """The solution of the scaled A x = b."""
-        side = _ldexp(b, self._exponents - self._shift).astype(self._matrix.dtype)
-        return _ldexp(solve(side, False), self._shift)
+        side = ldexp(b, self._exponents - self._shift).astype(self._matrix.dtype)
+        return ldexp(solve(side, False), self._shift)
 
 
 @lru_cache(maxsize=4)
-def _random(n: int) -> Array:
+def random_signs(n: int) -> Array:
     rng = np.random.default_rng(0)
     return rng.uniform(0.5, 1.0, n) * rng.choice([-1.0, 1.0], n)
 
 
-def _ldexp(x: Array, exponents: Any) -> Array:
+def ldexp(x: Array, exponents: Any) -> Array:
     """x times powers of two, exactly where nothing overflows or vanishes."""
     if x.dtype.kind != "c":
         return np.ldexp(x, exponents)

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tsgu._core.factors._mkl import FACTOR, RELEASE, SOLVE, Pardiso, PardisoError
+from tsgu._core.factors import _memory
+from tsgu._core.factors._mkl import ANALYSE, FACTOR, RELEASE, SOLVE, Pardiso, PardisoError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._symbolic import Symbolic
 
@@ -105,6 +106,7 @@ class PardisoFactors:
     """
 
     library = "pardiso"
+    exchanges_rows = usable = True  # it says what it replaced, and is looked at below
 
     def __init__(self, values: Array, symbolic: Symbolic, mtype: int) -> None:
         self._general = mtype in (GENERAL, COMPLEX_GENERAL)
@@ -117,6 +119,8 @@ class PardisoFactors:
         data = stored.values(values)
         self._pardiso = Pardiso(data, stored.indptr, stored.indices, order, mtype, parameters)
         weakref.finalize(self, self._pardiso.call, RELEASE).atexit = False  # memory ends with the process anyway
+        self._pardiso.call(ANALYSE)
+        _memory.check("PARDISO", self._pardiso.expected, symbolic.shape[0])
         self._pardiso.call(FACTOR)
         if keeps_order:
             stored.order = order

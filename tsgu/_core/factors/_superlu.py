@@ -9,7 +9,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, splu
 
-from tsgu._core.pattern._symbolic import Symbolic
+from tsgu._core.factors import _memory
+from tsgu._core.pattern._symbolic import Symbolic, filled
 from tsgu._core.report import _matrix_words
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,8 @@ class Ordering:
     It depends on the pattern alone, and finding it takes a fifth of a factorisation.
     """
 
-    def __init__(self, found: Array, symmetric: bool) -> None:
+    def __init__(self, found: Array, entries: int, symmetric: bool) -> None:
+        self.entries = entries  # of the factors
         self._symmetric = symmetric
         self._arranged: sp.csc_array | None = None
         self.order = np.argsort(found)  # column ``order[j]`` is eliminated as the j-th
@@ -49,8 +51,7 @@ class Ordering:
         """
         if self._arranged is None:
             self._arranged = self._arrange(symbolic)
-        a = self._arranged
-        return _sorted(sp.csc_array((values[a.data], a.indices, a.indptr), shape=a.shape))
+        return filled(self._arranged, values[self._arranged.data])
 
     def _arrange(self, symbolic: Symbolic) -> sp.csc_array:
         """Columns in this order, rows too where they go along; the value of an entry is its number in the pattern."""
@@ -58,7 +59,7 @@ class Ordering:
         numbers = sp.csc_array((other.order, other.col, other.indptr), shape=symbolic.shape)[:, self.order]
         arranged = sp.csc_array(numbers[self.order]) if self._symmetric else numbers
         arranged.sort_indices()
-        return arranged
+        return _sorted(arranged)
 
     def solve(self, lu: SuperLU, b: Array, transposed: bool) -> Array:
         """A X = B, or A^T X = B, by the factors of what was arranged: of P A P^T, or of A P^T."""
@@ -76,6 +77,7 @@ class SuperLUFactors:
     """LU factors of one matrix, and solves with it and its transpose."""
 
     library = "superlu"
+    exchanges_rows = usable = True
 
     def __init__(self, lu: SuperLU, columns: sp.csc_array, ordering: Ordering | None) -> None:
         self._lu, self._ordering = lu, ordering
@@ -112,17 +114,20 @@ def attempts(values: Array, symbolic: Symbolic) -> Iterator[SuperLUFactors]:
 def _factored(values: Array, symbolic: Symbolic, options: Mapping[str, Any]) -> SuperLUFactors:
     rule = options["permc_spec"]
     ordering: Ordering | None = symbolic.analyses.get(rule)
+    entry = values.itemsize + symbolic.col.itemsize
     if ordering is None:
+        _memory.check_estimate("SuperLU", symbolic, entry)
         other = symbolic.transpose
         columns = _sorted(sp.csc_array((values[other.order], other.col, other.indptr), shape=symbolic.shape))
     else:
+        _memory.check("SuperLU", ordering.entries * entry, symbolic.shape[0])
         columns, options = ordering.columns(symbolic, values), {**options, "permc_spec": "NATURAL"}
     try:
         lu = splu(columns, **options)
     except RuntimeError as error:
         raise translated(error) from error
     if ordering is None:
-        symbolic.analyses[rule] = Ordering(lu.perm_c, symmetric=options is _SYMMETRIC)
+        symbolic.analyses[rule] = Ordering(lu.perm_c, lu.nnz, symmetric=options is _SYMMETRIC)
     return SuperLUFactors(lu, columns, ordering)
 
 

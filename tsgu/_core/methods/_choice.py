@@ -4,7 +4,8 @@ Costs are counted in products with A, forward and adjoint solve together. With n
 width w (see :attr:`tsgu._core.pattern._symbolic.Symbolic.width`), and so of length n / w,
 
     direct                  150 + 12 r, where r = max(n w, w^3) / nnz is what separators take; by PARDISO 250 + r / 2
-                            where A may be definite, so that the order of elimination is kept, and 620 + r elsewhere
+                            where A may be definite, so that the order of elimination is kept, and 620 + r elsewhere;
+                            by rslab 250 + 1.6 r where A is real and symmetric, and 250 + 2.8 r elsewhere
     linear_cg + amg         600, whatever n; 900 by smoothed aggregation, or 1250
     linear_cg + jacobi      3 n / w: information crosses the graph in n / w steps; or 8 n / w
     minres                  12 n / w
@@ -164,16 +165,15 @@ def candidates(traits: Traits, library: str, amg: bool | None = None, overhead: 
     Parameters
     ----------
     traits : Traits
-    library : {"superlu", "pardiso"}
-        Who can factor: SuperLU alone, or PARDISO too.
+    library : {"superlu", "pardiso", "rslab"}
+        Who can factor: SuperLU alone, or one of the others too.
     amg : bool, optional
         Whether PyAMG can be used; by default, whether it is installed.
     overhead : float, optional
         Seconds that come on top of multigrid, where another hierarchy is another program to compile.
     """
     amg = find_spec("pyamg") is not None if amg is None else amg
-    libraries = ("superlu", "pardiso")[: 2 if library == "pardiso" else 1]
-    cheapest = min(libraries, key=lambda library: _cost_of_direct(traits, library))
+    cheapest = min(dict.fromkeys(("superlu", library)), key=lambda library: _cost_of_direct(traits, library))
     direct = Candidate("direct", None, _cost_of_direct(traits, cheapest), options=(("library", cheapest),))
     found = [
         *_iterative(traits, amg, overhead * _PER_SECOND / max(traits.nnz, 1)),
@@ -192,6 +192,8 @@ def _cost_of_direct(traits: Traits, library: str) -> float:
     per_entry = work / max(traits.nnz, 1)
     if library == "superlu":
         return 150 + 12 * per_entry
+    if library == "rslab":
+        return 250 + (1.6 if traits.hermitian and not traits.complex else 2.8) * per_entry
     return 250 + 0.5 * per_entry if traits.hermitian and traits.sign > 0 else 620 + per_entry
 
 

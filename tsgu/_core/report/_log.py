@@ -192,12 +192,17 @@ def recording() -> bool:
     return bool(_logs)
 
 
+_aside: ContextVar[list[Report] | None] = ContextVar("aside", default=None)
+
+
+def listening() -> bool:
+    """Whether anybody hears of a solve that went well."""
+    return bool(_logs or _lines) or _aside.get() is not None
+
+
 def watched() -> Line | None:
     """The line that shows how a solve goes on, if somebody wants one."""
     return _lines[-1] if _lines else None
-
-
-_aside: ContextVar[list[Report] | None] = ContextVar("aside", default=None)
 
 
 @contextmanager

@@ -26,6 +26,14 @@ def structurally_singular(rank: int, n: int) -> str:
     )
 
 
+def too_large(library: str, needed: int, free: int, n: int) -> str:
+    return (
+        f"direct by {library} would take about {needed / 1e9:.1f} GB for the factors of A, with {n} unknowns, and "
+        f"{free / 1e9:.1f} GB are free. Use a Krylov method with a preconditioner, which needs no factors, such as "
+        "linear_cg or bicgstab with precond.amg, or solve in single precision."
+    )
+
+
 def singular(reason: str) -> str:
     return (
         f"A must not be singular for direct; got {reason}. Look for a missing boundary condition, an unknown in no "

@@ -131,8 +131,8 @@ PREPARE_EACH = "Prepare the members one by one."
 
 def exported(name: str) -> str:
     return (
-        f"A program for jax.export must do without the host, which {name} calls; got one that does. The Krylov methods, "
-        "triangular_solve and lsmr, plain or with jacobi, block_jacobi or amg as M, do without it, under "
+        f"A program for jax.export must do without the host, which {name} calls; got one that does. The Krylov "
+        "methods, triangular_solve and lsmr, plain or with jacobi, block_jacobi or amg as M, do without it, under "
         'on_failure="nan" or "ignore", and outside of tsgu_jax.record().'
     )
 
