@@ -8,8 +8,9 @@ from tsgu._core.methods import _registry
 if TYPE_CHECKING:
     from tsgu import precond
     from tsgu._core.methods._settings import BICGSTABSettings, LinearCGSettings, MINRESSettings
+    from tsgu._core.report._failure import on_failure
     from tsgu._core.report._log import Log, record
-    from tsgu._core.report._status import ColumnInfo, ConvergenceWarning, SolveInfo
+    from tsgu._core.report._status import ColumnInfo, ConvergenceWarning, SolveInfo, Status
     from tsgu._lstsq import sparse_generic_lstsq
     from tsgu._matrix._pattern import Pattern
     from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tsgu._methods._gmres import gmres
     from tsgu._methods._lsmr import lsmr
     from tsgu._methods._minres import minres
+    from tsgu._rule._outcome import Info
     from tsgu._solve import sparse_generic_solve
     from tsgu._triangular import sparse_triangular_solve
 
@@ -27,12 +29,14 @@ __all__ = [
     "BICGSTABSettings",
     "ColumnInfo",
     "ConvergenceWarning",
+    "Info",
     "LinearCGSettings",
     "Log",
     "MINRESSettings",
     "Pattern",
     "SolveInfo",
     "SparseMatrix",
+    "Status",
     "auto",
     "bicgstab",
     "direct",
@@ -40,6 +44,7 @@ __all__ = [
     "linear_cg",
     "lsmr",
     "minres",
+    "on_failure",
     "precond",
     "record",
     "sparse_generic_lstsq",
@@ -49,10 +54,12 @@ __all__ = [
 
 _HOME = {
     "tsgu._core.methods._settings": ("BICGSTABSettings", "LinearCGSettings", "MINRESSettings"),
+    "tsgu._core.report._failure": ("on_failure",),
     "tsgu._core.report._log": ("Log", "record"),
-    "tsgu._core.report._status": ("ColumnInfo", "ConvergenceWarning", "SolveInfo"),
+    "tsgu._core.report._status": ("ColumnInfo", "ConvergenceWarning", "SolveInfo", "Status"),
     "tsgu._lstsq": ("sparse_generic_lstsq",),
     "tsgu._matrix._sparse_matrix": ("Pattern", "SparseMatrix"),
+    "tsgu._rule._outcome": ("Info",),
     "tsgu._solve": ("sparse_generic_solve",),
     "tsgu._triangular": ("sparse_triangular_solve",),
     **{f"tsgu._methods.{method.module}": (method.name,) for method in _registry.METHODS},

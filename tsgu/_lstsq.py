@@ -20,8 +20,10 @@ def sparse_generic_lstsq(
     transpose_lstsq: Callable[..., Any] | None = None,
     *,
     verify: float | None = 1e-3,
+    on_failure: str | None = None,
+    return_info: bool = False,
     **kwargs: Any,
-) -> Tensor:
+) -> Any:
     r"""Minimise ||A X - B|| for sparse tall A and dense B, with gradients that keep A's sparsity.
 
     A has full column rank, so that the minimiser is unique. The gradients follow from the augmented system, whatever
@@ -50,6 +52,10 @@ def sparse_generic_lstsq(
         What is reported of a callable from outside this package: for A, where both the relative residual and the
         relative optimality ``||A^H r|| / (||A|| ||r||)`` are larger, for A^T where the relative residual is; None
         leaves results unchecked. LSMR checks its own targets.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a solve misses its target: see :func:`on_failure`. Like ``return_info`` it is not passed on.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
     **kwargs
         Passed to both solvers as they are; LSMR refuses those that it does not know. ``x0`` goes to the forward solve
         alone. ``damp`` is for LSMR in both roles, since the gradient depends on it.
@@ -60,6 +66,7 @@ def sparse_generic_lstsq(
         X, shape (n,) or (n, k). Differentiable with respect to A and B. A SparseMatrix: to any order, in reverse and
         forward mode, under ``torch.func`` and ``vmap``. A sparse tensor: to second order in reverse mode, as for
         :func:`sparse_generic_solve`, and with gradients in its layout and index dtype, coalesced.
+        With ``return_info`` the pair of X and its :class:`Info`.
 
     Raises
     ------
@@ -106,8 +113,9 @@ def sparse_generic_lstsq(
     True
     """
     lstsq, transpose_lstsq, kwargs = unwrapped(Method, lstsq, transpose_lstsq, kwargs)
+    asked: dict[str, Any] = {"on_failure": on_failure, "return_info": return_info}
     if has_torch_function_variadic(A, B):  # as for sparse_generic_solve
         return handle_torch_function(
-            sparse_generic_lstsq, (A, B), A, B, lstsq, transpose_lstsq, verify=verify, **kwargs
+            sparse_generic_lstsq, (A, B), A, B, lstsq, transpose_lstsq, verify=verify, **asked, **kwargs
         )
-    return _frontend.minimise(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs)
+    return _frontend.minimise(A, B, lsmr if lstsq is None else lstsq, transpose_lstsq, verify, kwargs, **asked)

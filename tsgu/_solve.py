@@ -20,8 +20,10 @@ def sparse_generic_solve(
     transpose_solve: Callable[..., Any] | None = None,
     *,
     verify: float | None = 1e-3,
+    on_failure: str | None = None,
+    return_info: bool = False,
     **kwargs: Any,
-) -> Tensor:
+) -> Any:
     r"""Solve A X = B for sparse A and dense B, with gradients that keep A's sparsity.
 
     The gradients follow from the implicit function theorem, whatever solves the system: with upstream gradient G,
@@ -53,6 +55,10 @@ def sparse_generic_solve(
     verify : float or None, optional
         Relative residual above which the result of a callable from outside this package is reported; None leaves it
         unchecked. The methods of this package check their own targets. With None, a function A is not tried either.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a solve misses its target: see :func:`on_failure`. Like ``return_info`` it is not passed on.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
     **kwargs
         Passed to both solvers; a method of this package refuses those that it does not know. ``x0`` goes to the forward
         solve alone, as does ``atol`` to a method of this package, and a preconditioner ``M`` is transposed for the
@@ -66,6 +72,7 @@ def sparse_generic_solve(
         A sparse tensor: to second order in reverse mode, where it is a leaf or made from a dense tensor; PyTorch loses
         the second order of ``torch.sparse_coo_tensor(indices, values)``, and a warning says so when it is asked for.
         Gradients with respect to a sparse tensor come back in its layout and index dtype, coalesced.
+        With ``return_info`` the pair of X and its :class:`Info`.
 
     Raises
     ------
@@ -136,10 +143,11 @@ def sparse_generic_solve(
     True
     """
     solve, transpose_solve, kwargs = unwrapped(Method, solve, transpose_solve, kwargs)
+    asked: dict[str, Any] = {"on_failure": on_failure, "return_info": return_info}
     if has_torch_function_variadic(A, B):  # a mode or a stand-in for tensors, such as those of torch2jax
         return handle_torch_function(
-            sparse_generic_solve, (A, B), A, B, solve, transpose_solve, verify=verify, **kwargs
+            sparse_generic_solve, (A, B), A, B, solve, transpose_solve, verify=verify, **asked, **kwargs
         )
     if solve is None and transpose_solve is None:
         solve = minres
-    return _frontend.solve(A, B, solve, transpose_solve, verify, kwargs)
+    return _frontend.solve(A, B, solve, transpose_solve, verify, kwargs, **asked)

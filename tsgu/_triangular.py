@@ -1,6 +1,7 @@
 """The differentiable sparse triangular solve."""
 
 import time
+from typing import Any
 
 import scipy.sparse as sp
 import torch
@@ -19,12 +20,20 @@ from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule import _implicit
 from tsgu._rule._checked import checked_system, over_batch
 from tsgu._rule._dynamo import uncompiled
+from tsgu._rule._outcome import Wanted, info_of, wanted
 
 
 @uncompiled
 def sparse_triangular_solve(
-    A: Tensor | SparseMatrix, B: Tensor, upper: bool = True, unitriangular: bool = False, transpose: bool = False
-) -> Tensor:
+    A: Tensor | SparseMatrix,
+    B: Tensor,
+    upper: bool = True,
+    unitriangular: bool = False,
+    transpose: bool = False,
+    *,
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     r"""Solve A X = B, or A^T X = B, for sparse triangular A and dense B, with gradients that keep A's sparsity.
 
     The rule is that of :func:`sparse_generic_solve`, the adjoint being substitution in the other direction. The work is
@@ -45,6 +54,10 @@ def sparse_triangular_solve(
         gradient is zero.
     transpose : bool
         Whether to solve with A^T, without conjugation for complex A too.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a solve fails: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -54,6 +67,7 @@ def sparse_triangular_solve(
         leaf or made from a dense tensor; PyTorch loses the second order of
         ``torch.sparse_coo_tensor(indices, values)``, and a warning says so when it is asked for. Gradients with respect
         to a sparse tensor come back in its layout and index dtype, coalesced.
+        With ``return_info`` the pair of X and its :class:`Info`.
 
     Raises
     ------
@@ -99,18 +113,32 @@ def sparse_triangular_solve(
             [-0.2500, -0.5000]])
     """
     if has_torch_function_variadic(A, B):  # as for sparse_generic_solve
-        return handle_torch_function(sparse_triangular_solve, (A, B), A, B, upper, unitriangular, transpose)
+        return handle_torch_function(
+            sparse_triangular_solve,
+            (A, B),
+            A,
+            B,
+            upper,
+            unitriangular,
+            transpose,
+            on_failure=on_failure,
+            return_info=return_info,
+        )
     for name, flag in (("upper", upper), ("unitriangular", unitriangular), ("transpose", transpose)):
         _checks.check_flag(name, flag)
     values, pattern, given, B = checked_system(A, B, batches=True)
     members = given.shape[0] if given is not None and given.dim() == 3 else None  # the diagonal blocks of the pattern
     triangle = Triangle(pattern.symbolic, upper, unitriangular, members or 1)
-    system = TriangularSystem(triangle, pattern, members, caller())
+    system = TriangularSystem(triangle, pattern, members, caller(), wanted(on_failure, return_info))
     if triangle.ones:  # constants, so that they have no gradient, stored or not
         values = torch.where(pattern.row == pattern.col, values.detach(), values)
     b = B if members is None else B.flatten(0, 1)
-    x = over_batch(lambda v, b, _: _implicit.solve(v, b, None, system, transpose), values, b, None)
-    return x.reshape(B.shape)
+    found = over_batch(lambda v, b, _: _implicit.solve(v, b, None, system, transpose), values, b, None)
+    if isinstance(found, Tensor):
+        return found.reshape(B.shape)
+    x, told = found
+    vector = B.dim() == (values.dim() if members is None else 2)
+    return x.reshape(B.shape), info_of(told.squeeze(-3) if members is None else told, x.dtype, vector)
 
 
 class TriangularSystem:
@@ -120,9 +148,9 @@ class TriangularSystem:
     member.
     """
 
-    def __init__(self, triangle: Triangle, pattern: Pattern, members: int | None, place: Place) -> None:
+    def __init__(self, triangle: Triangle, pattern: Pattern, members: int | None, place: Place, wanted: Wanted) -> None:
         self.pattern: Pattern | None = pattern
-        self.place = place
+        self.place, self.wanted, self.members = place, wanted, members or 1
         self._triangle, self._members = triangle, members
         self._blocks: dict[int, TriangularSystem] = {}
 
@@ -133,7 +161,7 @@ class TriangularSystem:
             _checks.check_finite("B", b)
         began = time.perf_counter()
         try:
-            triangle = Substitution(self._triangle, _host(values), _kernel, self._members is not None)
+            triangle = Substitution(self._triangle, _host(values), _kernel, self._members is not None or _log.goes_on())
         except DiagonalError as error:
             place = self._triangle.place(error.row)
             said = error.count, self._triangle.symbolic.shape[0], *place
@@ -156,7 +184,7 @@ class TriangularSystem:
             triangle = Triangle(
                 pattern.symbolic, self._triangle.upper, self._triangle.unit or self._triangle.ones, members
             )
-            self._blocks[count] = TriangularSystem(triangle, pattern, members, self.place)
+            self._blocks[count] = TriangularSystem(triangle, pattern, members, self.place, self.wanted)
         return self._blocks[count]
 
 

@@ -224,6 +224,11 @@ def fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return columns.movedim(0, 1).flatten(1)
 
 
+def unfold(tensor: Tensor, size: int) -> Tensor:
+    """A batch again, (size, ..., k), of columns laid side by side, (..., size * k)."""
+    return tensor.unflatten(-1, (size, -1)).movedim(-2, 0)
+
+
 def stack(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     """A batch of (n,) or (n, k) one above the other, (size * n,) or (size * n, k), as diagonal blocks want them."""
     batch = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)

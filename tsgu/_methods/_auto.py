@@ -107,8 +107,15 @@ def _residual(report: Report) -> float:
 
 
 def _auto(
-    A: Any, B: Tensor, *, rtol: float | None = None, atol: float | None = None, maxiter: int | None = None
-) -> Tensor:
+    A: Any,
+    B: Tensor,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    maxiter: int | None = None,
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by the method that suits A: direct, or a Krylov method with a preconditioner.
 
     A is looked at: its size, the width of its graph, whether it is Hermitian, the signs of its diagonal and of the
@@ -141,6 +148,10 @@ def _auto(
         in single precision, and 0. ``atol`` is in the units of B, and not used for derivatives, which go by ``rtol``.
     maxiter : int, optional
         Largest number of steps of each candidate; by default 10 n for the last one.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -182,7 +193,7 @@ def _auto(
     >>> log[0].note
     'auto: direct for a matrix that is symmetric, positive diagonal, 2 unknowns, width 0; estimated cost ...'
     """
-    return call(auto, A, B, rtol=rtol, atol=atol, maxiter=maxiter)
+    return call(auto, A, B, rtol=rtol, atol=atol, maxiter=maxiter, on_failure=on_failure, return_info=return_info)
 
 
 _auto.__name__ = _auto.__qualname__ = "auto"

@@ -70,7 +70,9 @@ def bicgstab(
     maxiter: int | None = None,
     M: Any = None,
     settings: BICGSTABSettings | None = None,
-) -> Tensor:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by stabilised bi-conjugate gradients, for general A.
 
     Where the recurrence breaks down, it starts again from the true residual; what cannot be repaired so is reported,
@@ -96,6 +98,10 @@ def bicgstab(
         derived for a function. Not differentiated. See :mod:`tsgu.precond`.
     settings : BICGSTABSettings, optional
         ``maxiter``, ``atol``, ``rtol`` and ``M`` in other words.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -126,4 +132,16 @@ def bicgstab(
     >>> tsgu.bicgstab(A, torch.tensor([5.0, 3.0], dtype=torch.float64)).round(decimals=6)
     tensor([1., 1.], dtype=torch.float64)
     """
-    return call(bicgstab, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)
+    return call(
+        bicgstab,
+        A,
+        B,
+        x0=x0,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        M=M,
+        settings=settings,
+        on_failure=on_failure,
+        return_info=return_info,
+    )

@@ -56,7 +56,9 @@ def linear_cg(
     maxiter: int | None = None,
     M: Any = None,
     settings: LinearCGSettings | None = None,
-) -> Tensor:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by conjugate gradients, for symmetric (Hermitian) definite A.
 
     Positive definite as a rule; negative definite A and M do as well.
@@ -81,6 +83,10 @@ def linear_cg(
         See :mod:`tsgu.precond`.
     settings : LinearCGSettings, optional
         ``maxiter`` and ``rtol`` in other words.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -110,4 +116,16 @@ def linear_cg(
     >>> tsgu.linear_cg(A, torch.tensor([1.0, 2.0], dtype=torch.float64))
     tensor([0.0909, 0.6364], dtype=torch.float64)
     """
-    return call(linear_cg, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)
+    return call(
+        linear_cg,
+        A,
+        B,
+        x0=x0,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        M=M,
+        settings=settings,
+        on_failure=on_failure,
+        return_info=return_info,
+    )

@@ -39,7 +39,7 @@ class DirectSystem:
             values, threads = _products.host(A.values), torch.get_num_threads()
             self._factors = Factorisation(A.pattern.symbolic, values, library, rtol, threads)
         except SingularMatrixError as error:
-            if not _log.in_batch():
+            if not _log.goes_on():
                 raise _singular(error) from error
         self._factoring = time.perf_counter() - began
 
@@ -63,7 +63,7 @@ class DirectSystem:
             try:
                 return self._factors.solve(b, transposed)
             except SingularMatrixError as error:
-                if not _log.in_batch():
+                if not _log.goes_on():
                     raise _singular(error) from error
         return np.full_like(b, np.nan), [ColumnInfo("singular", None, math.nan)] * (1 if b.ndim == 1 else b.shape[1])
 
@@ -104,7 +104,14 @@ def _singular(error: SingularMatrixError) -> Exception:
     return torch.linalg.LinAlgError(message)  # type: ignore[attr-defined]  # exported, but not in torch's __all__
 
 
-def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
+def _direct(
+    A: Any,
+    B: Tensor,
+    *,
+    library: str | None = None,
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by sparse LU factorisation, once for the solution and every derivative.
 
     SuperLU orders by minimum degree of A + A^T on a symmetric pattern, with pivots preferred on the diagonal, and by
@@ -136,6 +143,10 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
         Right-hand sides.
     library : {"superlu", "pardiso", "rslab"}, optional
         Who factors. By default PARDISO where pypardiso is installed, else rslab where that is, else SuperLU.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -173,7 +184,7 @@ def _direct(A: Any, B: Tensor, *, library: str | None = None) -> Tensor:
     >>> tsgu.direct(A, torch.tensor([2.0, 3.0], dtype=torch.float64))
     tensor([2., 1.], dtype=torch.float64)
     """
-    return call(direct, A, B, library=library)
+    return call(direct, A, B, library=library, on_failure=on_failure, return_info=return_info)
 
 
 _direct.__name__ = _direct.__qualname__ = "direct"

@@ -119,7 +119,9 @@ def gmres(
     maxiter: int | None = None,
     M: Any = None,
     restart: int | None = None,
-) -> Tensor:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by restarted GMRES, for general A; preconditioned from the right, and flexible.
 
     Parameters
@@ -142,6 +144,10 @@ def gmres(
         does. The adjoint takes ``M.T``, derived for a function. Not differentiated. See :mod:`tsgu.precond`.
     restart : int, optional
         Steps of a cycle, 30 by default. Memory is ``restart`` vectors, twice that with ``M``.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -171,4 +177,16 @@ def gmres(
     >>> tsgu.gmres(A, torch.tensor([2.0, 3.0], dtype=torch.float64)).round(decimals=6)
     tensor([2., 1.], dtype=torch.float64)
     """
-    return call(gmres, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, restart=restart)
+    return call(
+        gmres,
+        A,
+        B,
+        x0=x0,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        M=M,
+        restart=restart,
+        on_failure=on_failure,
+        return_info=return_info,
+    )

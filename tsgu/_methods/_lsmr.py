@@ -126,7 +126,9 @@ def lsmr(
     conlim: float | None = None,
     maxiter: int | None = None,
     x0: Tensor | None = None,
-) -> Tensor:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Minimise ``||A x - b||^2 + damp^2 ||x||^2`` for each column b of B by LSMR.
 
     The arguments mean what they mean in SciPy; ``atol`` and ``btol`` are tighter by default, since the error of a
@@ -152,6 +154,10 @@ def lsmr(
         Largest number of steps, each of one product with A and one with A^H; 10 n by default.
     x0 : Tensor, shape (n,) or (n, k), optional
         Where to start; zero by default. Not differentiated, and not used in the adjoint.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -181,4 +187,16 @@ def lsmr(
     >>> tsgu.lsmr(A, torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64)).round(decimals=6)
     tensor([-0.5000,  2.5000], dtype=torch.float64)
     """
-    return call(lsmr, A, B, damp=damp, atol=atol, btol=btol, conlim=conlim, maxiter=maxiter, x0=x0)
+    return call(
+        lsmr,
+        A,
+        B,
+        damp=damp,
+        atol=atol,
+        btol=btol,
+        conlim=conlim,
+        maxiter=maxiter,
+        x0=x0,
+        on_failure=on_failure,
+        return_info=return_info,
+    )

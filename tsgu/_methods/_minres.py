@@ -151,7 +151,9 @@ def minres(
     maxiter: int | None = None,
     M: Any = None,
     settings: MINRESSettings | None = None,
-) -> Tensor:
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
     """Solve A X = B by minimal residuals, for symmetric (Hermitian) A, definite or not. The default method.
 
     With a preconditioner, too, the 2-norm of the residual falls in every step: the iterates are smoothed. Where A is
@@ -178,6 +180,10 @@ def minres(
         See :mod:`tsgu.precond`.
     settings : MINRESSettings, optional
         ``maxiter`` and ``rtol`` in other words.
+    on_failure : {"warn", "nan", "ignore"}, optional
+        What is done where a column misses its target: see :func:`on_failure`.
+    return_info : bool
+        Whether to return ``(X, info)``, with the :class:`Info` of the forward solve.
 
     Returns
     -------
@@ -209,4 +215,16 @@ def minres(
     >>> tsgu.minres(A, torch.tensor([1.0, 2.0], dtype=torch.float64)).round(decimals=6)
     tensor([2., 1.], dtype=torch.float64)
     """
-    return call(minres, A, B, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, M=M, settings=settings)
+    return call(
+        minres,
+        A,
+        B,
+        x0=x0,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        M=M,
+        settings=settings,
+        on_failure=on_failure,
+        return_info=return_info,
+    )

@@ -31,7 +31,7 @@ class Blocks:
 
     def __init__(self, plan: Plan, pattern: Pattern, place: Place, count: int, member: Callable[..., Any]) -> None:
         self.pattern: Pattern | None = pattern._blocks(count)
-        self.place = place
+        self.place, self.wanted, self.members = place, plan.wanted, count
         self._plan, self._of_member, self._count, self._member = plan, pattern, count, member
         self._forward, self._adjoint = plan.resolved()
         self._members: dict[int, Any] = {}

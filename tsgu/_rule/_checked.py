@@ -69,13 +69,11 @@ def checked_side(B: Any) -> Tensor:
     return side
 
 
-def over_batch(solve: Any, values: Tensor, B: Tensor, x0: Tensor | None) -> Tensor:
+def over_batch(solve: Any, values: Tensor, B: Tensor, x0: Tensor | None) -> Any:
     """``solve(values, B, x0)``; for each member where the values are a batch."""
     if values.dim() == 1:
-        solved: Tensor = solve(values, B, x0)
-        return solved
-    batched: Tensor = torch.func.vmap(solve, in_dims=(0, 0, None if x0 is None else 0))(values, B, x0)
-    return batched
+        return solve(values, B, x0)
+    return torch.func.vmap(solve, in_dims=(0, 0, None if x0 is None else 0))(values, B, x0)
 
 
 def _decomposed(A: Tensor | SparseMatrix) -> tuple[Tensor, Pattern, Tensor | None]:

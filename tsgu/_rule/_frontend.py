@@ -15,6 +15,7 @@ from tsgu._rule._dynamo import uncompiled
 from tsgu._rule._function import Function
 from tsgu._rule._lstsq_system import LeastSquaresPlan, LeastSquaresSystem
 from tsgu._rule._method import Method
+from tsgu._rule._outcome import wanted, with_info
 from tsgu._rule._plan import Plan
 from tsgu._rule._system import LinearSystem
 
@@ -23,23 +24,31 @@ Solver = Callable[..., Any] | None
 
 @uncompiled
 def solve(
-    A: Any, B: Tensor, solve: Solver, transpose_solve: Solver, verify: float | None, kwargs: Mapping[str, Any]
-) -> Tensor:
-    """X with A X = B, differentiable."""
-    plan = Plan(solve, transpose_solve, kwargs, verify)
+    A: Any,
+    B: Tensor,
+    solve: Solver,
+    transpose_solve: Solver,
+    verify: float | None,
+    kwargs: Mapping[str, Any],
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
+    """X with A X = B, differentiable, and with ``return_info`` what became of it."""
+    plan = Plan(solve, transpose_solve, kwargs, verify, wanted(on_failure, return_info))
     if callable(A) and not isinstance(A, Tensor):
-        return _solve_with_function(A, checked_side(B), plan)
+        B = checked_side(B)
+        return with_info(_solve_with_function(A, B, plan), B.dim() == 1)
     values, pattern, given, B = system = checked_system(A, B)
     plan.check(torch.is_grad_enabled() and (values.requires_grad or B.requires_grad), B)
     rule = partial(_by_rule, LinearSystem(plan, pattern, given))
-    return over_batch(rule, values, B, system.start(kwargs.get("x0")))
+    return with_info(over_batch(rule, values, B, system.start(kwargs.get("x0"))), B.dim() == values.dim())
 
 
-def _by_rule(system: LinearSystem, values: Tensor, B: Tensor, x0: Tensor | None) -> Tensor:
+def _by_rule(system: LinearSystem, values: Tensor, B: Tensor, x0: Tensor | None) -> Any:
     return _implicit.solve(values, B, x0, system)
 
 
-def _solve_with_function(A: Any, B: Tensor, plan: Plan) -> Tensor:
+def _solve_with_function(A: Any, B: Tensor, plan: Plan) -> Any:
     """The same for A given as a function, which is tried first."""
     function = Function(A, B)
     through = B.numel() > 0 and function.tried(plan.verify is not None)
@@ -58,23 +67,35 @@ def minimise(
     transpose_lstsq: Solver,
     verify: float | None,
     kwargs: Mapping[str, Any],
-) -> Tensor:
-    """X that minimises ||A X - B||, differentiable."""
-    plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify)
+    on_failure: str | None = None,
+    return_info: bool = False,
+) -> Any:
+    """X that minimises ||A X - B||, differentiable, and with ``return_info`` what became of it."""
+    plan = LeastSquaresPlan(lstsq, transpose_lstsq, kwargs, verify, wanted(on_failure, return_info))
     plan.check()
     values, pattern, given, B = system = checked_system(A, B, square=False, tall=not plan.is_damped)
     if not plan.is_damped:
         _checks.check_no_empty_column(pattern)
     problem = LeastSquaresSystem(plan, pattern, given)
-    return over_batch(
+    found = over_batch(
         lambda v, b, x: _implicit_lstsq.lstsq(v, b, x, problem), values, B, system.start(kwargs.get("x0"))
     )
+    return with_info(found, B.dim() == values.dim())
 
 
-def call(method: Method[Any], A: Any, B: Tensor, **kwargs: Any) -> Tensor:
+def call(
+    method: Method[Any],
+    A: Any,
+    B: Tensor,
+    *,
+    on_failure: str | None = None,
+    return_info: bool = False,
+    **kwargs: Any,
+) -> Any:
     """What a method does when it is called on its own: the differentiable solve."""
     if has_torch_function_variadic(A, B):
-        return handle_torch_function(method, (A, B), A, B, **kwargs)
+        given = {**kwargs, "on_failure": on_failure, "return_info": return_info}
+        return handle_torch_function(method, (A, B), A, B, **given)
     if method.rectangular:
-        return minimise(A, B, method, None, None, kwargs)
-    return solve(A, B, method, None, 1e-3, kwargs)
+        return minimise(A, B, method, None, None, kwargs, on_failure, return_info)
+    return solve(A, B, method, None, 1e-3, kwargs, on_failure, return_info)

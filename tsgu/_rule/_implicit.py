@@ -36,9 +36,11 @@ from tsgu._matrix._autodiff import (
     stack,
     tangent_rule,
     times,
+    unfold,
 )
 from tsgu._matrix._internals import apply
 from tsgu._matrix._pattern import Pattern
+from tsgu._rule._outcome import Wanted, nothing_to_solve, settled
 
 
 class System(Protocol):
@@ -49,6 +51,9 @@ class System(Protocol):
 
     pattern: Pattern | None
     place: Place
+    wanted: Wanted
+    members: int
+    """Of the batch that this is; 1 for one system."""
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         """Solve A x = b, or A^T x = b. ``primal`` marks the user's own solve, whose inputs are checked."""
@@ -59,11 +64,12 @@ class System(Protocol):
         ...
 
 
-def solve(values: Tensor | None, b: Tensor, x0: Tensor | None, system: System, transposed: bool = False) -> Tensor:
+def solve(values: Tensor | None, b: Tensor, x0: Tensor | None, system: System, transposed: bool = False) -> Any:
     """Solve A x = b, or A^T x = b, for A given by values on ``system.pattern``; differentiable in values and b, to any
     order.
 
-    ``values`` is None for a matrix that is only a callable.
+    ``values`` is None for a matrix that is only a callable. With ``system.wanted.told`` it returns a pair: x, and what
+    became of the solve, (members, 3, k), without a gradient.
     """
     return apply(_Solve, values, b, x0, system, transposed, True)
 
@@ -72,22 +78,31 @@ class _Solve(Function):
     @staticmethod
     def forward(
         values: Tensor | None, b: Tensor, x0: Tensor | None, system: System, transposed: bool, primal: bool
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        wanted, members = system.wanted, system.members
         if b.numel() == 0:
-            return torch.zeros_like(b)
-        with called_from(system.place):
-            return system.solve(None if values is None else plain(values), plain(b), x0, transposed, primal)
+            x, told = torch.zeros_like(b), nothing_to_solve(wanted, members, primal, b)
+        else:
+            with called_from(system.place):
+                held = None if values is None else plain(values)
+                (x,), told = settled(
+                    wanted, members, primal, lambda: (system.solve(held, plain(b), x0, transposed, primal),)
+                )
+        return x if told is None else (x, told)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: Grads, output: Any) -> None:
         values, _, _, ctx.system, ctx.transposed, _ = inputs
+        x, ctx.told = output if isinstance(output, tuple) else (output, None)
+        if ctx.told is not None:
+            ctx.mark_non_differentiable(ctx.told)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(values, output)
-        ctx.save_for_forward(values, output)
+        ctx.save_for_backward(values, x)
+        ctx.save_for_forward(values, x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        (g,) = grads
+        g = grads[0]
         nothing = (None,) * 6
         if g is None:
             return nothing
@@ -103,13 +118,14 @@ class _Solve(Function):
         return grad_values, lam if ctx.needs_input_grad[1] else None, *nothing[2:]
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor | None:
+    def jvp(ctx: Any, *tangents: Any) -> Any:
         dvalues, db = tangents[:2]
         with tangent_rule(ctx) as (values, x):
             if dvalues is not None:
                 moved = times(dvalues, x, ctx.system.pattern, ctx.transposed)
                 db = -moved if db is None else db - moved
-            return None if db is None else apply(_Solve, values, db, None, ctx.system, ctx.transposed, False)
+            dx = None if db is None else apply(_Solve, values, db, None, ctx.system, ctx.transposed, False)
+        return dx if ctx.told is None else (dx, None)
 
     @staticmethod
     def vmap(
@@ -121,25 +137,32 @@ class _Solve(Function):
         system: System,
         transposed: bool,
         primal: bool,
-    ) -> tuple[Tensor, int]:
+    ) -> tuple[Any, Any]:
         values_dim, b_dim, x0_dim = in_dims[:3]
-        if info.batch_size == 0:
-            return empty(shape_of_member(b, b_dim), b, values), 0
+        size, shape = info.batch_size, shape_of_member(b, b_dim)
+        if size == 0:
+            x, told = (
+                empty(shape, b, values),
+                nothing_to_solve(system.wanted, system.members, primal, b.new_empty(shape)),
+            )
+            return (x, 0) if told is None else ((x, told.new_empty(0, *told.shape)), (0, 0))
         if values_dim is None and system.pattern is None:  # a function, which is given what it was written for
             members = [
-                apply(_Solve, None, at(b, b_dim, i), at(x0, x0_dim, i), system, transposed, primal)
-                for i in range(info.batch_size)
+                apply(_Solve, None, at(b, b_dim, i), at(x0, x0_dim, i), system, transposed, primal) for i in range(size)
             ]
-            return torch.stack(members), 0
+            if isinstance(members[0], Tensor):
+                return torch.stack(members), 0
+            return tuple(torch.stack(part) for part in zip(*members, strict=True)), (0, 0)
         if values_dim is None:  # one matrix: the batch becomes columns, and is solved with one factorisation
-            columns = fold(b, b_dim, info.batch_size)
-            start = None if x0 is None else fold(x0, x0_dim, info.batch_size)
-            x = apply(_Solve, values, columns, start, system, transposed, primal)
-            members = x.unflatten(-1, (info.batch_size, -1)).movedim(-2, 0)
-            return members.reshape(info.batch_size, *shape_of_member(b, b_dim)), 0
+            start = None if x0 is None else fold(x0, x0_dim, size)
+            solved = apply(_Solve, values, fold(b, b_dim, size), start, system, transposed, primal)
+            if isinstance(solved, Tensor):
+                return unfold(solved, size).reshape(size, *shape), 0
+            return (unfold(solved[0], size).reshape(size, *shape), unfold(solved[1], size)), (0, 0)
         assert values is not None
-        size = info.batch_size  # many matrices: the diagonal blocks of one
-        start = None if x0 is None else stack(x0, x0_dim, size)
+        start = None if x0 is None else stack(x0, x0_dim, size)  # many matrices: the diagonal blocks of one
         sides = stack(values, values_dim, size), stack(b, b_dim, size)
-        x = apply(_Solve, *sides, start, system.blocks(size), transposed, primal)
-        return x.unflatten(0, (size, -1)), 0
+        solved = apply(_Solve, *sides, start, system.blocks(size), transposed, primal)
+        if isinstance(solved, Tensor):
+            return solved.unflatten(0, (size, -1)), 0
+        return tuple(part.unflatten(0, (size, -1)) for part in solved), (0, 0)

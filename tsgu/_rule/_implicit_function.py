@@ -25,6 +25,7 @@ from tsgu._matrix import _internals
 from tsgu._matrix._autodiff import Grads, at, conj, plain, tangent_rule
 from tsgu._matrix._internals import apply
 from tsgu._rule import _implicit
+from tsgu._rule._outcome import settled
 
 REDUNDANT = 2.0
 """A right-hand side below this multiple of what other solves of a backward pass may leave is not solved for."""
@@ -42,13 +43,17 @@ class System(_implicit.System, Protocol):
         ...
 
 
-def solve(b: Tensor, x0: Tensor | None, system: System) -> Tensor:
-    """Solve f(x) = b; differentiable with respect to b and to what f closes over, to second order."""
+def solve(b: Tensor, x0: Tensor | None, system: System) -> Any:
+    """Solve f(x) = b; differentiable with respect to b and to what f closes over, to second order.
+
+    With ``system.wanted.told`` it returns a pair, as that of :mod:`tsgu._rule._implicit` does.
+    """
     left_over = _LeftOver(system.adjoint_target(b.dtype))
-    x = _implicit.solve(None, _constant(b), x0, system)
+    solved = _implicit.solve(None, _constant(b), x0, system)
+    x, told = solved if isinstance(solved, tuple) else (solved, None)
     for _ in range(2):
         x = x + apply(_Step, b - system.product(x), system, left_over, False, False)
-    return x
+    return x if told is None else (x, told)
 
 
 def _constant(b: Tensor) -> Tensor:
@@ -93,7 +98,8 @@ class _Step(Function):
     def forward(r: Tensor, system: System, left_over: _LeftOver, transposed: bool, counted: bool) -> Tensor:
         if not counted or r.numel() == 0:
             return torch.zeros_like(r)
-        return system.solve(None, plain(r), None, transposed, False)
+        (x,), _ = settled(system.wanted, 1, False, lambda: (system.solve(None, plain(r), None, transposed, False),))
+        return x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Grads, output: Tensor) -> None:

@@ -25,11 +25,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from tsgu._core.report._log import gathered
 from tsgu._core.report._place import Place, called_from
 from tsgu._matrix import _autodiff
 from tsgu._matrix._autodiff import Grads, sampled
 from tsgu._matrix._internals import apply
 from tsgu._matrix._pattern import Pattern
+from tsgu._rule._outcome import Wanted, nothing_to_solve, settled
 
 Pair = tuple[Tensor, Tensor]
 
@@ -39,6 +41,7 @@ class System(Protocol):
 
     pattern: Pattern
     place: Place
+    wanted: Wanted
 
     def solve(self, values: Tensor, b: Tensor | None, c: Tensor | None, x0: Tensor | None, primal: bool) -> Pair:
         """r and x with K [r; x] = [b; c], None standing for zero. ``primal`` marks the user's own problem."""
@@ -49,37 +52,45 @@ class System(Protocol):
         ...
 
 
-def lstsq(values: Tensor, b: Tensor, x0: Tensor | None, system: System) -> Tensor:
-    """x that minimises ||A x - b|| for A given by values on ``system.pattern``; differentiable in values and b."""
-    solved: Any = apply(_LeastSquares, values, b, None, x0, system, True)
-    return solved[1]
+def lstsq(values: Tensor, b: Tensor, x0: Tensor | None, system: System) -> Any:
+    """x that minimises ||A x - b|| for A given by values on ``system.pattern``; differentiable in values and b.
+
+    With ``system.wanted.told`` it returns a pair: x, and what became of the solve, (1, 3, k), without a gradient.
+    """
+    _, x, *told = apply(_LeastSquares, values, b, None, x0, system, True)
+    return (x, *told) if told else x
 
 
 class _LeastSquares(Function):
     @staticmethod
     def forward(
         values: Tensor, b: Tensor | None, c: Tensor | None, x0: Tensor | None, system: System, primal: bool
-    ) -> Pair:
+    ) -> tuple[Tensor, ...]:
         m, n = system.pattern.shape
         given = c if b is None else b
         assert given is not None
         if n == 0 or given.numel() == 0:
             r = given.new_zeros(m, *given.shape[1:]) if b is None else _autodiff.plain(b).clone()
-            return r, given.new_zeros(n, *given.shape[1:])
+            told = nothing_to_solve(system.wanted, 1, primal, given)
+            return _joined(r, given.new_zeros(n, *given.shape[1:]), told)
         b, c = (None if t is None else _autodiff.plain(t) for t in (b, c))
         with called_from(system.place):
-            return system.solve(_autodiff.plain(values), b, c, x0, primal)
+            held = _autodiff.plain(values)
+            (r, x), told = settled(system.wanted, 1, primal, lambda: system.solve(held, b, c, x0, primal))
+        return _joined(r, x, told)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Grads, output: Pair) -> None:
+    def setup_context(ctx: Any, inputs: Grads, output: tuple[Tensor, ...]) -> None:
         values, _, _, _, ctx.system, _ = inputs
+        ctx.tells = len(output) > 2
+        ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(values, *output)
-        ctx.save_for_forward(values, *output)
+        ctx.save_for_backward(values, *output[:2])
+        ctx.save_for_forward(values, *output[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        g_r, g_x = grads
+        g_r, g_x = grads[:2]
         nothing = (None,) * 6
         if g_r is None and g_x is None:
             return nothing
@@ -90,7 +101,7 @@ class _LeastSquares(Function):
         return grad_values, w if needs_b else None, z if needs_c else None, *nothing[3:]
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, Tensor | None]:
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
         dvalues, db, dc = tangents[:3]
         with _autodiff.tangent_rule(ctx) as (values, r, x):
             if dvalues is not None:
@@ -98,7 +109,8 @@ class _LeastSquares(Function):
                 turned = _autodiff.times(_autodiff.conj(dvalues), r, ctx.system.pattern, True)
                 db = -moved if db is None else db - moved
                 dc = -turned if dc is None else dc - turned
-            return (None, None) if db is None and dc is None else _apply(values, db, dc, ctx.system)
+            pair = (None, None) if db is None and dc is None else _apply(values, db, dc, ctx.system)
+        return (*pair, None) if ctx.tells else pair
 
     @staticmethod
     def vmap(
@@ -110,14 +122,15 @@ class _LeastSquares(Function):
         x0: Tensor | None,
         system: System,
         primal: bool,
-    ) -> tuple[Pair, tuple[int, int]]:
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         size, sides = info.batch_size, (b, c, x0)
         if size == 0:
             given, dim = (c, in_dims[2]) if b is None else (b, in_dims[1])
             assert given is not None
             columns, others = _autodiff.shape_of_member(given, dim)[1:], (values, None if given is c else c)
             r, x = (_autodiff.empty((rows, *columns), given, *others) for rows in system.pattern.shape)
-            return (r, x), (0, 0)
+            told = nothing_to_solve(system.wanted, 1, primal, given.new_empty(0, *columns))
+            return _mapped(_joined(r, x, None if told is None else told.new_empty(0, *told.shape)))
         if in_dims[0] is None:  # one matrix: the batch becomes columns
             folded = (
                 None if t is None else _autodiff.fold(t, dim, size) for t, dim in zip(sides, in_dims[1:4], strict=True)
@@ -126,19 +139,28 @@ class _LeastSquares(Function):
             given, dim = (c, in_dims[2]) if b is None else (b, in_dims[1])
             assert given is not None
             columns = _autodiff.shape_of_member(given, dim)[1:]
-            r, x = (y.unflatten(-1, (size, -1)).movedim(-2, 0).reshape(size, y.shape[0], *columns) for y in solved)
-            return (r, x), (0, 0)
-        members: list[Any] = [
-            apply(
-                _LeastSquares,
-                *(_autodiff.at(t, dim, i) for t, dim in zip((values, *sides), in_dims[:4], strict=True)),
-                system.member(i, size),
-                primal,
-            )
-            for i in range(size)
-        ]
-        r, x = (torch.stack(part) for part in zip(*members, strict=True))
-        return (r, x), (0, 0)
+            r, x = (_autodiff.unfold(y, size).reshape(size, y.shape[0], *columns) for y in solved[:2])
+            return _mapped((r, x, *(_autodiff.unfold(told, size) for told in solved[2:])))
+        with called_from(system.place), gathered(system.wanted.policy, every=False):
+            members: list[Any] = [
+                apply(
+                    _LeastSquares,
+                    *(_autodiff.at(t, dim, i) for t, dim in zip((values, *sides), in_dims[:4], strict=True)),
+                    system.member(i, size),
+                    primal,
+                )
+                for i in range(size)
+            ]
+        return _mapped(tuple(torch.stack(part) for part in zip(*members, strict=True)))
+
+
+def _joined(r: Tensor, x: Tensor, told: Tensor | None) -> tuple[Tensor, ...]:
+    return (r, x) if told is None else (r, x, told)
+
+
+def _mapped(parts: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """The results of a batch, whose members are along the first dimension of each."""
+    return parts, (0,) * len(parts)
 
 
 def _apply(values: Tensor, b: Tensor | None, c: Tensor | None, system: System) -> Pair:

@@ -18,6 +18,7 @@ from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._foreign import Layouts
 from tsgu._rule._implicit_lstsq import Pair
 from tsgu._rule._method import Method
+from tsgu._rule._outcome import Wanted
 from tsgu._rule._plan import Solver, check_solver
 
 
@@ -47,6 +48,7 @@ class LeastSquaresPlan:
     transpose_lstsq: Solver | None
     arguments: Mapping[str, Any]
     verify: float | None
+    wanted: Wanted
 
     @property
     def is_damped(self) -> bool:
@@ -77,7 +79,7 @@ class LeastSquaresSystem:
         place: _place.Place | None = None,
         member: tuple[int, int] | None = None,
     ) -> None:
-        self.pattern = pattern
+        self.pattern, self.wanted = pattern, plan.wanted
         self.place = place or _place.caller()
         self._member = member
         self._plan = plan

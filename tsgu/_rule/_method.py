@@ -10,10 +10,12 @@ from torch.autograd import forward_ad
 from tsgu._core.methods._method import MethodBase
 from tsgu._core.methods._options import Settings
 from tsgu._core.report import _solver_words
+from tsgu._core.report._failure import policy_of
 from tsgu._matrix import _checks
 from tsgu._matrix._autocast import uncast, widened
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu._rule._outcome import Wanted, settled
 
 P = ParamSpec("P")
 
@@ -48,11 +50,15 @@ class PreparedSolver:
         """X with A X = B, for B of shape (n,) or (n, k), from x0, which ``direct`` and ``auto`` do not take."""
         if x0 is not None and not self._starts:
             raise TypeError(_solver_words.no_start(self.name))
-        return uncast(self._prepared.solve)(self._checked("B", B), x0)
+        return self._settled(lambda: uncast(self._prepared.solve)(self._checked("B", B), x0))
 
     def solve_transpose(self, G: Tensor) -> Tensor:
         """Y with A^T Y = G, for G of shape (n,) or (n, k), to ``rtol`` alone: ``atol`` is in the units of B."""
-        return uncast(self._prepared.solve_transpose)(self._checked("G", G))
+        return self._settled(lambda: uncast(self._prepared.solve_transpose)(self._checked("G", G)))
+
+    def _settled(self, solve: Callable[[], Tensor]) -> Tensor:
+        (x,), _ = settled(Wanted(policy_of(None)), 1, False, lambda: (solve(),))
+        return x
 
     def within_the_rule(self, B: Tensor, transposed: bool, primal: bool) -> Tensor:
         """The same for the gradient rule, which also solves for what is not the user's B."""

@@ -12,6 +12,7 @@ from tsgu._core.report import _solver_words
 from tsgu._matrix import _checks
 from tsgu._rule._method import Method
 from tsgu._rule._operator import check_transposable
+from tsgu._rule._outcome import Wanted
 from tsgu.precond._base import Preconditioner
 
 Solver = Callable[..., Any]
@@ -43,6 +44,7 @@ class Plan:
     transpose_solve: Solver | None
     arguments: Mapping[str, Any]
     verify: float | None
+    wanted: Wanted
 
     def check(self, differentiated: bool, like: Tensor) -> None:
         """Refuse, before anything is computed, what cannot be honoured in the forward or in the adjoint.

@@ -43,7 +43,7 @@ class LinearSystem:
         place: _place.Place | None = None,
         member: tuple[int, int] | None = None,
     ) -> None:
-        self.pattern = pattern
+        self.pattern, self.wanted = pattern, plan.wanted
         self.place = place or _place.caller()
         self._member = member
         self._plan = plan
@@ -51,6 +51,8 @@ class LinearSystem:
         self._known: tuple[Any, _Solves] | None = None
         self._values: Tensor | None = None
         self._blocks: dict[int, Blocks] = {}
+
+    members = 1
 
     def solve(self, values: Tensor | None, b: Tensor, x0: Tensor | None, transposed: bool, primal: bool) -> Tensor:
         if primal:

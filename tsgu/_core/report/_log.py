@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from tsgu._core.report import _place
+from tsgu._core.report._failure import on_failure, policy_of
 from tsgu._core.report._place import Place
 from tsgu._core.report._progress import Line
 from tsgu._core.report._status import SOUND, ConvergenceWarning, SolveInfo, describe, members_in_words
@@ -195,9 +196,26 @@ def recording() -> bool:
 _aside: ContextVar[list[Report] | None] = ContextVar("aside", default=None)
 
 
+class Gathered(NamedTuple):
+    """A report, and which member of a batch it is of; 0 where there is none."""
+
+    report: Report
+    member: int
+
+
+class _Gathering(NamedTuple):
+    reports: list[Gathered]
+    size: list[int]
+    every: bool
+
+
+_gathering: ContextVar[_Gathering | None] = ContextVar("gathering", default=None)
+
+
 def listening() -> bool:
     """Whether anybody hears of a solve that went well."""
-    return bool(_logs or _lines) or _aside.get() is not None
+    gathering = _gathering.get()
+    return bool(_logs or _lines) or _aside.get() is not None or (gathering is not None and gathering.every)
 
 
 def watched() -> Line | None:
@@ -214,6 +232,24 @@ def set_aside() -> Iterator[list[Report]]:
         yield reports
     finally:
         _aside.reset(token)
+
+
+@contextmanager
+def gathered(policy: str, every: bool) -> Iterator[list[Gathered]]:
+    """Collect the reports of the solves of one system or batch, and make them together at the end of the block.
+
+    Inside, ``policy`` is what is done where a solve fails; with ``every`` those that went well are reported too.
+    """
+    gathering = _Gathering([], [], every)
+    token = _gathering.set(gathering)
+    try:
+        with on_failure(policy):
+            yield gathering.reports
+    finally:
+        _gathering.reset(token)
+    members = [member for _, member in gathering.reports], max(gathering.size, default=0)
+    reports = [report for report, _ in gathering.reports]
+    report_all(reports, members if members[1] else None, None, policy == "warn")
 
 
 _member: ContextVar[tuple[int, int] | None] = ContextVar("member", default=None)
@@ -235,20 +271,17 @@ def member_of(inner: tuple[int, int] | None, index: int, count: int) -> tuple[in
     return index * size + place, count * size
 
 
-def in_batch() -> bool:
-    """Whether a member of a batch is being solved, whose failure must not end that of the others."""
-    return _member.get() is not None
+def goes_on() -> bool:
+    """Whether a failure is no error: of a member of a batch, and where the user wants to have it otherwise."""
+    return _member.get() is not None or policy_of(None) != "warn"
 
 
 def report(
     info: SolveInfo, target: float | None, advice: str | Callable[[], str] = "", place: Place | None = None
 ) -> None:
     """Hand the outcome of a solve to the logs, and warn of it, at ``place``, if the outcome is not sound."""
-    found, aside, member = Report(info, target, advice), _aside.get(), _member.get()
-    if aside is not None:
-        aside.append(found)
-        return
-    report_all([found], None if member is None else ([member[0]], member[1]), place)
+    member = _member.get()
+    report_all([Report(info, target, advice)], None if member is None else ([member[0]], member[1]), place)
 
 
 def report_all(
@@ -259,6 +292,14 @@ def report_all(
 
     ``members`` tells which they are of a batch, and how many that has.
     """
+    aside, gathering = _aside.get(), _gathering.get()
+    if aside is not None:
+        aside.extend(reports)
+        return
+    if gathering is not None:
+        gathering.reports.extend(map(Gathered, reports, [0] * len(reports) if members is None else members[0]))
+        gathering.size.extend([] if members is None else [members[1]])
+        return
     failed: dict[str, list[int]] = {}
     for index, found in enumerate(reports):
         enter(found.info)
