@@ -140,6 +140,11 @@ class Problem:
     def solve(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> np.ndarray:
         return np.asarray(self._solved(self.values, self.b, solver, transpose, **kwargs))
 
+    def told(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> tuple[np.ndarray, Any]:
+        """The solution, and status, steps and residual as arrays."""
+        x, info = self._solved(self.values, self.b, solver, transpose, return_info=True, **kwargs)
+        return np.asarray(x), tuple(np.asarray(part) for part in info)
+
     def gradients(
         self, w: np.ndarray, solver: Any = None, transpose: Any = None, **kwargs: Any
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -222,6 +227,8 @@ def adjoint(method: Any, A: Any, b: np.ndarray, w: np.ndarray, **kwargs: Any) ->
 
 
 record = tsgu_jax.record
+on_failure = tsgu_jax.on_failure
+triangular_solve = tsgu_jax.triangular_solve
 ConvergenceWarning = tsgu_jax.ConvergenceWarning
 WarningAsError = (tsgu_jax.ConvergenceWarning, jax.errors.JaxRuntimeError)
 """What a ConvergenceWarning turned into an error surfaces as: the second from compiled functions and derivatives."""

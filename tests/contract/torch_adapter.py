@@ -124,6 +124,11 @@ class Problem:
         with torch.no_grad():
             return self.function(self.matrix(), self.b, solver, transpose, **kwargs).numpy()
 
+    def told(self, solver: Any = None, transpose: Any = None, **kwargs: Any) -> tuple[np.ndarray, Any]:
+        """The solution, and status, steps and residual as arrays."""
+        x, info = self.function(self.matrix(), self.b, solver, transpose, return_info=True, **kwargs)
+        return x.detach().numpy(), tuple(part.numpy() for part in info)
+
     def gradients(
         self, w: np.ndarray, solver: Any = None, transpose: Any = None, **kwargs: Any
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -207,6 +212,8 @@ def adjoint(method: Any, A: Any, b: np.ndarray, w: np.ndarray, **kwargs: Any) ->
 
 
 record = tsgu.record
+on_failure = tsgu.on_failure
+triangular_solve = tsgu.sparse_triangular_solve
 ConvergenceWarning = tsgu.ConvergenceWarning
 WarningAsError = tsgu.ConvergenceWarning
 """What a ConvergenceWarning turned into an error surfaces as."""
