@@ -76,7 +76,7 @@ def inform(function: Callable[..., None], *args: Any, effect: bool) -> Array:
     """
     text = _ffi.text_of(function)
     assert text is not None, f"{function} cannot be found by its name"
-    (zero,) = inform_p.bind(*(jnp.asarray(a) for a in args), text=text, lead=0, effect=effect)
+    (zero,) = inform_p.bind(*_mesh.alike(*map(jnp.asarray, args)), text=text, lead=0, effect=effect)
     return cast(Array, zero)
 
 
@@ -97,9 +97,7 @@ def _told(*args: Any, text: str, lead: int, effect: bool) -> list[Any]:
 
 
 def _typed(*args: Any, text: str, lead: int, effect: bool) -> Any:
-    axes = frozenset().union(*map(_internals.varying_axes_of_type, args))
-    zero = _internals.array_type((), np.dtype(np.int32), axes)
-    return [zero], _internals.debug_effects() if effect else frozenset()
+    return [_internals.number_type(args[0], np.int32)], _internals.debug_effects() if effect else frozenset()
 
 
 def _batched(args: Any, axes: Any, *, text: str, lead: int, effect: bool) -> tuple[list[Any], list[Any]]:

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def is_traced(*trees: Any) -> bool:
@@ -23,23 +24,16 @@ def concretely() -> AbstractContextManager[None]:
 
 def varying_axes(tracer: Any) -> frozenset[Any]:
     """The axes of a mesh over which a tracer varies inside ``jax.shard_map``; releases of JAX differ in the name."""
-    return varying_axes_of_type(jax.typeof(tracer))
-
-
-def varying_axes_of_type(kind: Any) -> frozenset[Any]:
-    """The same of the type of an array."""
+    kind: Any = jax.typeof(tracer)
     manual = getattr(kind, "manual_axis_type", kind)
     axes: frozenset[Any] = getattr(manual, "vma", frozenset()) if manual is kind else manual.varying
     return axes
 
 
-def array_type(shape: tuple[int, ...], dtype: Any, axes: frozenset[Any]) -> Any:
-    """The type of an array that varies over these axes of a mesh."""
-    plain = jax.core.ShapedArray(shape, dtype)
-    if not axes:
-        return plain
-    like = jax.typeof(jax.lax.pcast(jax.numpy.zeros(shape, dtype), tuple(sorted(axes, key=str)), to="varying"))
-    return plain.update(sharding=like.sharding, vma=axes) if hasattr(like, "vma") else like
+def number_type(kind: Any, dtype: Any) -> Any:
+    """The type of one number of this dtype, which varies over a mesh as an array of the type given."""
+    sharding = kind.sharding.update(spec=jax.sharding.PartitionSpec())
+    return kind.update(shape=(), dtype=np.dtype(dtype), weak_type=False, sharding=sharding)
 
 
 def evaluated(jaxpr: Any, consts: Any, *args: Any) -> list[Any]:
