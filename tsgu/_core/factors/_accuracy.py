@@ -18,7 +18,17 @@ Array = npt.NDArray[Any]
 def power_of_two(b: Array) -> Array:
     """A power of two near the largest entry of each column: norms then neither overflow nor vanish, and scaling by it
     is exact."""
-    return np.ldexp(0.5, np.frexp(np.abs(b).max(axis=0, initial=0))[1]).astype(b.real.dtype)
+    return power_of_two_near(np.abs(b).max(axis=0, initial=0))
+
+
+def power_of_two_near(sizes: Array) -> Array:
+    """The same for the largest entries themselves."""
+    return np.ldexp(0.5, np.frexp(sizes)[1]).astype(sizes.dtype)
+
+
+def is_plainly_finite(x: Array) -> bool:
+    """Whether one quick look says that all of x is finite; squares may overflow where x does not."""
+    return bool(np.isfinite(np.vdot(x, x)))
 
 
 def judge(
@@ -36,6 +46,8 @@ def judge(
 
 
 def _norms(columns: Array) -> Array:
+    if columns.ndim == 1:  # scaled, so that no square overflows
+        return np.sqrt(np.vdot(columns, columns).real)[None]
     return np.atleast_1d(np.linalg.norm(columns, axis=0))
 
 
