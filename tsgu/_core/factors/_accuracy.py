@@ -3,6 +3,7 @@
 Columns lie along the first axis; whatever axes follow number them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +36,13 @@ def judge(
     b: Array, residual: Array, magnitude: Callable[[], Array], eps: float, rtol: float | None = None
 ) -> tuple[Array, list[str]]:
     """Relative residual and status of each column; ``magnitude`` is ``|A| |x| + |b|``, asked for where it matters."""
+    rtol = default_rtol(eps) if rtol is None else rtol
+    if b.ndim == 1:  # one column, as most are, in Python's own numbers
+        whole, rest = _norm(b), _norm(residual)
+        if rest <= rtol * whole:
+            return np.array([rest / whole if whole else 0.0]), ["converged"]
     size, left = _norms(b), _norms(residual)
     relative = np.divide(left, size, out=np.where(left == 0, 0.0, np.inf), where=size > 0)
-    rtol = default_rtol(eps) if rtol is None else rtol
     if np.all(relative <= rtol):
         return relative, ["converged"] * size.size
     rounding = ATTAINABLE * eps * _norms(magnitude())
@@ -45,9 +50,12 @@ def judge(
     return relative, [_status(*column, rtol=rtol) for column in triples]
 
 
+def _norm(column: Array) -> float:
+    """Of a column whose largest entry is near 1, so that no square overflows."""
+    return math.sqrt(float(np.vdot(column, column).real))
+
+
 def _norms(columns: Array) -> Array:
-    if columns.ndim == 1:  # scaled, so that no square overflows
-        return np.sqrt(np.vdot(columns, columns).real)[None]
     return np.atleast_1d(np.linalg.norm(columns, axis=0))
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tsgu._core.factors import _accuracy, _mkl, _pardiso, _rslab, _superlu
-from tsgu._core.factors._nullvector import Probe, Verdict
+from tsgu._core.factors._nullvector import Probe, Verdict, limits
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._symbolic import Symbolic
@@ -106,7 +106,7 @@ class Factorisation:
     ) -> None:
         values = np.array(values)  # a copy: those of the caller may be changed in place, or belong to another program
         self.matrix, self._transposed = symbolic.matrix(values), symbolic.transposed(values)
-        self.eps = float(np.finfo(values.dtype).eps)
+        self.eps, _ = limits(values.dtype)
         self.rtol = default_rtol(self.eps) if rtol is None else rtol
         self._magnitude: sp.csr_array | None = None
         self._probed = False
