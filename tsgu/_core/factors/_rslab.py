@@ -189,7 +189,7 @@ def attempts(values: Array, symbolic: Symbolic, threads: int) -> Iterator[RslabF
         analysis = Analysis(symbolic, values, _is_symmetric(symbolic, values))
         analysis = symbolic.analyses.setdefault("rslab", analysis)
     if analysis.by_columns is not None:
-        yield from _by_columns(analysis, values, threads)
+        yield from _by_columns(analysis, values)
         return
     if analysis.prefers_symmetric and _is_symmetric(symbolic, values):
         with suppress(RuntimeError):
@@ -203,11 +203,10 @@ def attempts(values: Array, symbolic: Symbolic, threads: int) -> Iterator[RslabF
             yield RslabFactors(_made(found, values[analysis.to_columns], threads), values.dtype, False)
 
 
-def _by_columns(analysis: Analysis, values: Array, threads: int) -> Iterator[RslabFactors]:
-    """With the pivots of factors that are free, then with a search for them."""
+def _by_columns(analysis: Analysis, values: Array) -> Iterator[RslabFactors]:
+    """With the pivots of factors that are free, then with a search for them; by one thread."""
     given = values[analysis.to_columns]
-    _memory.check("rslab", analysis.entries * (given.itemsize + 8), given.size)
-    parallel = {} if threads > 1 else {"parallel": False}
+    _memory.check("rslab", analysis.entries * (given.itemsize + 8), analysis.by_columns.n)
     handle = analysis.take(values.dtype)
     if handle is not None:
         with suppress(RuntimeError):
@@ -218,7 +217,7 @@ def _by_columns(analysis: Analysis, values: Array, threads: int) -> Iterator[Rsl
             del factors, handle
     with suppress(RuntimeError):
         _check_process()
-        yield RslabFactors(analysis.by_columns.factor(given, **parallel), values.dtype, False, analysis)
+        yield RslabFactors(analysis.by_columns.factor(given, parallel=False), values.dtype, False, analysis)
 
 
 def _check_process() -> None:
@@ -237,7 +236,6 @@ def _analysed(path: str, matrix: sp.csc_array) -> Any:
     import rslab  # where used
 
     _check_process()
-
     return rslab.analyze(matrix, path=path, **({} if path == "klu" else {"threads": 1}))
 
 
