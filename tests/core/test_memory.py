@@ -76,6 +76,17 @@ def test_the_entries_of_the_last_factors_are_the_estimate_for_the_next(free):
     assert Factorisation(pattern, 2 * A.data, "superlu").library == "superlu"
 
 
+def test_more_entries_than_superlu_can_count_are_refused(monkeypatch, free):
+    """Catches: an overflow of 32 bits inside the library, as a lack of memory or worse."""
+    free[0] = 1 << 60
+    A = laplacian(60)
+    monkeypatch.setattr(_memory, "_COUNTABLE", A.nnz)
+    with pytest.raises(MemoryError, match=r"SuperLU counts .* in 32 bits; got 3600 unknowns, .* library='rslab'"):
+        Factorisation(symbolic_of(A), A.data, "superlu")
+    monkeypatch.setattr(_memory, "_COUNTABLE", 1000 * A.nnz)
+    assert Factorisation(symbolic_of(A), A.data, "superlu").library == "superlu"
+
+
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_the_estimate_is_near_what_superlu_stores(dimensions):
     """Catches: a formula for planes that lets a cube pass, or refuses a chain."""

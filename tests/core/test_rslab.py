@@ -2,11 +2,11 @@
 
 import gc
 import os
-import signal
+import subprocess
 import sys
 import threading
-import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,32 +276,37 @@ def test_threads_change_no_bit_and_may_work_side_by_side(monkeypatch, light):
     assert wrong == []
 
 
+FORK = """
+import os
+import numpy as np
+from tests.core.test_pardiso import laplacian, symbolic_of
+from tsgu._core.factors import _rslab
+from tsgu._core.factors._factorisation import Factorisation
+
+_rslab._LIGHT = int(os.environ["LIGHT"])
+A = laplacian(30)
+pattern, other, b = symbolic_of(A), laplacian(29), np.ones(900)
+F = Factorisation(pattern, A.data, "rslab", threads=2)
+x, _ = F.solve(b, False)
+child = os.fork()
+again = F.solve(b, False)[0], Factorisation(pattern, A.data, "rslab").solve(b, True)[0]
+assert all(np.allclose(y, x, rtol=1e-10) for y in again)
+expected = "rslab" if child else "superlu"
+assert F.library == Factorisation(symbolic_of(other), other.data, "rslab").library == expected
+if not child:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
 @needs_rslab
+@by_both_ways
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_after_a_fork_superlu_takes_over(monkeypatch):
+def test_after_a_fork_superlu_takes_over(light):
     """Catches: a data loader that waits for ever, for threads that the fork has left behind."""
-    monkeypatch.setattr(_rslab, "_LIGHT", 0)
-    A = laplacian(30)
-    pattern, b = symbolic_of(A), np.ones(900)
-    F = factored(A, pattern, threads=2)
-    x, _ = F.solve(b, False)
-    child = os.fork()
-    if child == 0:
-        again = F.solve(b, False)[0], factored(A, pattern).solve(b, True)[0], factored(laplacian(29)).library
-        right = np.allclose(again[0], x, rtol=1e-10) and np.allclose(again[1], x, rtol=1e-10) and again[2] == "superlu"
-        os._exit(0 if right and F.library == "superlu" else 1)
-    ended, deadline = 0, time.monotonic() + 60
-    while not ended and time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.01)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    assert ended, "the child waits"
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert F.solve(b, True)[1][0].status == "converged"
-    assert F.library == "rslab"
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"LIGHT": str(light), "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60, cwd=root, env=environment)
 
 
 @needs_rslab

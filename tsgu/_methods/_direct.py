@@ -125,9 +125,10 @@ def _direct(
     column, in the precision of A; its analysis is kept with the pattern. What it refuses, or does not solve to rounding
     level, SuperLU factors. After a fork SuperLU does.
 
-    rslab runs on as many threads as ``torch.set_num_threads`` says, and no more than the process has cores. PARDISO
-    runs on those that MKL takes: as many as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else one for each core, or
-    as many as torch's where MKL shares its OpenMP library. Nothing here sets their number.
+    rslab runs on as many threads as ``torch.set_num_threads`` says, no more than the process has cores, and on one for
+    small or narrow matrices. PARDISO runs on those that MKL takes: as many as ``MKL_NUM_THREADS`` or
+    ``OMP_NUM_THREADS`` say, else one for each core, or as many as torch's where MKL shares its OpenMP library. Nothing
+    here sets their number.
 
     A batch, of a :class:`SparseMatrix` or under ``torch.func.vmap``, is analysed once and factored in one pass, whose
     factors serve the adjoint. From 4000 entries in a matrix on, its members are shared out among as many threads as

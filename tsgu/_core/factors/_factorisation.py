@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tsgu._core.factors import _accuracy, _mkl, _pardiso, _rslab, _superlu
-from tsgu._core.factors._nullvector import Probe, Verdict
+from tsgu._core.factors._nullvector import Probe, Verdict, limits
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.methods._options import default_rtol
 from tsgu._core.pattern._symbolic import Symbolic
@@ -105,8 +105,8 @@ class Factorisation:
         self, symbolic: Symbolic, values: Array, library: str, rtol: float | None = None, threads: int | None = None
     ) -> None:
         values = np.array(values)  # a copy: those of the caller may be changed in place, or belong to another program
-        self.matrix = symbolic.matrix(values)
-        self.eps = float(np.finfo(values.dtype).eps)
+        self.matrix, self._transposed = symbolic.matrix(values), symbolic.transposed(values)
+        self.eps, _ = limits(values.dtype)
         self.rtol = default_rtol(self.eps) if rtol is None else rtol
         self._magnitude: sp.csr_array | None = None
         self._probed = False
@@ -135,18 +135,20 @@ class Factorisation:
         SingularMatrixError
             If A is singular to working precision.
         """
-        finite = np.isfinite(b).all(axis=0)
+        sizes = np.abs(b).max(axis=0, initial=0)
+        finite = np.isfinite(sizes)  # a maximum keeps NaN
         if not finite.all():
-            b = np.where(finite, b, 0)
-        scale = _accuracy.power_of_two(b)
+            b, sizes = np.where(finite, b, 0), np.where(finite, sizes, 0)
+        scale = _accuracy.power_of_two_near(sizes)
         with self._lock:
             x, residual, status = self._solve(b / scale, transposed)
         with np.errstate(over="ignore"):
             x *= scale
         if self._verdict is not None:
             status = ["ill-conditioned" if s in ("converged", "accuracy limit") else s for s in status]
-        for index in np.flatnonzero(~np.atleast_1d(np.isfinite(x).all(axis=0))):
-            status[index] = "overflow"
+        if not _accuracy.is_plainly_finite(x):
+            for index in np.flatnonzero(~np.atleast_1d(np.isfinite(x).all(axis=0))):
+                status[index] = "overflow"
         columns = [ColumnInfo(s, None, r) for s, r in zip(status, residual.tolist(), strict=True)]
         for index in np.flatnonzero(~np.atleast_1d(finite)):
             x[..., index if x.ndim > 1 else slice(None)] = np.nan
@@ -221,7 +223,7 @@ class Factorisation:
         return x, *self._judge(b, x, transposed)
 
     def _residual(self, b: Array, x: Array, transposed: bool) -> Array:
-        return b - (self.matrix.T if transposed else self.matrix) @ x
+        return b - (self._transposed if transposed else self.matrix) @ x
 
     def _judge(self, b: Array, x: Array, transposed: bool) -> tuple[Array, list[str]]:
         """Relative residual and status of each column."""

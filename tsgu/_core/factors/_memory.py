@@ -16,6 +16,9 @@ _NEGLIGIBLE = 1 << 26
 _DOUBT = 2
 """An estimate from the width of the graph may be too high by this factor, and refuses nothing that may succeed."""
 
+_COUNTABLE = (1 << 31) - 1
+"""Entries of factors that SuperLU, as SciPy builds it, can count."""
+
 _COUNTED = {
     Path("/sys/fs/cgroup/memory.max"): Path("/sys/fs/cgroup/memory.current"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"): Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -68,8 +71,12 @@ def check_estimate(library: str, symbolic: Symbolic, entry: int) -> None:
     Raises
     ------
     MemoryError
-        If half of what is expected is more than what is free.
+        If half of what is expected is more than what is free, or than what SuperLU can count.
     """
     n = symbolic.shape[0]
-    if entry * (symbolic.nnz + n**2 / 6) / _DOUBT > _NEGLIGIBLE:  # else there is no need for the width
-        check(library, int(entry * fill(symbolic) / _DOUBT), n)
+    if entry * (symbolic.nnz + n**2 / 6) / _DOUBT <= _NEGLIGIBLE:  # there is no need for the width
+        return
+    entries = fill(symbolic) / _DOUBT
+    if max(entries, symbolic.nnz) > _COUNTABLE:
+        raise MemoryError(_matrix_words.too_many(library, entries, n))
+    check(library, int(entry * entries), n)

@@ -18,7 +18,7 @@ where no row of A z is larger than that. Scaling rows or columns changes neither
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,12 +80,14 @@ class Probe:
 
     def __init__(self, matrix: sp.csr_array) -> None:
         self._matrix = matrix
-        self._eps = float(np.finfo(matrix.dtype).eps)
+        self._eps, largest = limits(matrix.dtype)
         self._starts = matrix.indptr[:-1]
-        self._exponents = np.frexp(np.maximum.reduceat(abs(matrix.data), self._starts))[1]  # of each row
+        self._sizes = abs(matrix.data)
+        self._exponents = np.frexp(np.maximum.reduceat(self._sizes, self._starts))[1]  # of each row
         # A solution may be 1 / eps as large, times a large entry of A: that must not overflow either.
-        self._shift = max(0, int(self._exponents.max()) - np.finfo(matrix.dtype).maxexp // 2)
+        self._shift = max(0, int(self._exponents.max()) - largest // 2)
         self._unit = random_signs(matrix.shape[0])
+        self._known: tuple[Array, Array] | None = None  # a solution, and what it reaches
 
     @cached_property
     def _scaled(self) -> sp.csr_array:
@@ -123,8 +125,10 @@ class Probe:
 
     def _reached(self, x: Array) -> Array:
         """|A| |x| in rows of one size."""
-        reached = np.add.reduceat(abs(self._matrix.data) * abs(x)[self._matrix.indices], self._starts)
-        return ldexp(reached, self._shift - self._exponents)
+        if self._known is None or self._known[0] is not x:
+            reached = np.add.reduceat(self._sizes * abs(x)[self._matrix.indices], self._starts)
+            self._known = x, ldexp(reached, self._shift - self._exponents)
+        return self._known[1]
 
     def verdict(self, x: Array, solve: Callable[[Array, bool], Array]) -> Verdict | None:
         """What the solution of A x = side says; None where A is as good as most.
@@ -189,6 +193,13 @@ class Probe:
         """The solution of the scaled A x = b."""
         side = ldexp(b, self._exponents - self._shift).astype(self._matrix.dtype)
         return ldexp(solve(side, False), self._shift)
+
+
+@cache
+def limits(dtype: np.dtype[Any]) -> tuple[float, int]:
+    """The rounding of a dtype, and the exponent at which it overflows; NumPy takes microseconds to say so."""
+    found = np.finfo(dtype)
+    return float(found.eps), int(found.maxexp)
 
 
 @lru_cache(maxsize=4)

@@ -71,7 +71,7 @@ class Analysis:
         self._lock = Lock()
         self._symmetric: tuple[Any, Array] | None = None
         self._general: Any = None
-        self._spare: list[Any] = []
+        self._spare: dict[np.dtype[Any], list[Any]] = {}
         self.by_columns: Any = None
         blocks = self.symmetric(symbolic, values)[0] if is_symmetric else self.general(symbolic, values, True)
         self.entries: int = blocks.factor_nnz
@@ -99,19 +99,17 @@ class Analysis:
         """Whether an analysis for LU is there, made with some other values."""
         return self._general is not None
 
-    def take(self, dtype: str) -> Any:
+    def take(self, dtype: np.dtype[Any]) -> Any:
         """Factors by columns that nobody uses any more; None where there are none of this dtype."""
         with self._lock:
-            for place in range(len(self._spare) - 1, -1, -1):
-                if self._spare[place].dtype == dtype:
-                    return self._spare.pop(place)
-        return None
+            spare = self._spare.get(dtype)
+            return spare.pop() if spare else None
 
-    def give(self, handle: Any) -> None:
+    def give(self, handle: Any, dtype: np.dtype[Any], nbytes: int) -> None:
         """Keep factors for other values, if there is room."""
         with self._lock:
-            if len(self._spare) * handle.heap_bytes < _SPARE_BYTES:
-                self._spare.append(handle)
+            if sum(map(len, self._spare.values())) * nbytes < _SPARE_BYTES:
+                self._spare.setdefault(dtype, []).append(handle)
 
 
 class RslabFactors:
@@ -121,6 +119,8 @@ class RslabFactors:
     ----------
     handle : object
         As rslab returns it.
+    dtype : dtype
+        Of the matrix.
     symmetric : bool
         Whether A is its own transpose.
     lender : Analysis, optional
@@ -130,14 +130,13 @@ class RslabFactors:
     library = "rslab"
     exchanges_rows = False
 
-    def __init__(self, handle: Any, symmetric: bool, lender: Analysis | None = None) -> None:
-        self._handle, self._symmetric, self._lender = handle, symmetric, lender
-        self._dtype = np.dtype(handle.dtype)
+    def __init__(self, handle: Any, dtype: np.dtype[Any], symmetric: bool, lender: Analysis | None = None) -> None:
+        self._handle, self._dtype, self._symmetric, self._lender = handle, dtype, symmetric, lender
         self.nbytes: int = handle.heap_bytes
 
     def __del__(self) -> None:
         if self._lender is not None:
-            self._lender.give(self._handle)
+            self._lender.give(self._handle, self._dtype, self.nbytes)
 
     def retire(self) -> None:
         """Not to be filled again: these pivots do not suit every matrix on the pattern."""
@@ -190,36 +189,35 @@ def attempts(values: Array, symbolic: Symbolic, threads: int) -> Iterator[RslabF
         analysis = Analysis(symbolic, values, _is_symmetric(symbolic, values))
         analysis = symbolic.analyses.setdefault("rslab", analysis)
     if analysis.by_columns is not None:
-        yield from _by_columns(analysis, values, threads)
+        yield from _by_columns(analysis, values)
         return
     if analysis.prefers_symmetric and _is_symmetric(symbolic, values):
         with suppress(RuntimeError):
             found, upper = analysis.symmetric(symbolic, values)
-            yield RslabFactors(_made(found, values[upper], threads), True)
+            yield RslabFactors(_made(found, values[upper], threads), values.dtype, True)
         analysis.prefers_symmetric = False  # these values are not the last of their kind
     anew = not analysis.matched
     for again in (anew, True)[anew:]:
         with suppress(RuntimeError):
             found = analysis.general(symbolic, values, again)
-            yield RslabFactors(_made(found, values[analysis.to_columns], threads), False)
+            yield RslabFactors(_made(found, values[analysis.to_columns], threads), values.dtype, False)
 
 
-def _by_columns(analysis: Analysis, values: Array, threads: int) -> Iterator[RslabFactors]:
-    """With the pivots of factors that are free, then with a search for them."""
+def _by_columns(analysis: Analysis, values: Array) -> Iterator[RslabFactors]:
+    """With the pivots of factors that are free, then with a search for them; by one thread."""
     given = values[analysis.to_columns]
-    _memory.check("rslab", analysis.entries * (given.itemsize + 8), given.size)
-    parallel = {} if threads > 1 else {"parallel": False}
-    handle = analysis.take(values.dtype.name)
+    _memory.check("rslab", analysis.entries * (given.itemsize + 8), analysis.by_columns.n)
+    handle = analysis.take(values.dtype)
     if handle is not None:
         with suppress(RuntimeError):
             handle.refactor(given)
-            factors = RslabFactors(handle, False, analysis)
+            factors = RslabFactors(handle, values.dtype, False, analysis)
             yield factors
             factors.retire()
             del factors, handle
     with suppress(RuntimeError):
         _check_process()
-        yield RslabFactors(analysis.by_columns.factor(given, **parallel), False, analysis)
+        yield RslabFactors(analysis.by_columns.factor(given, parallel=False), values.dtype, False, analysis)
 
 
 def _check_process() -> None:
@@ -238,7 +236,6 @@ def _analysed(path: str, matrix: sp.csc_array) -> Any:
     import rslab  # where used
 
     _check_process()
-
     return rslab.analyze(matrix, path=path, **({} if path == "klu" else {"threads": 1}))
 
 

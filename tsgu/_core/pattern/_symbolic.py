@@ -138,6 +138,17 @@ class Symbolic:
         """The matrix with these values, which are not copied; SciPy's constructor checks indices at length."""
         return filled(self._rows, values)
 
+    @cached_property
+    def _columns(self) -> sp.csc_array:
+        rows = self._rows
+        entries = sp.csc_array((rows.data, rows.indices, rows.indptr), shape=self.shape[::-1])
+        entries.has_sorted_indices = entries.has_canonical_format = True
+        return entries
+
+    def transposed(self, values: Indices) -> sp.csc_array:
+        """The transpose of that matrix, which shares the values."""
+        return filled(self._columns, values)
+
     def blocks(self, count: int) -> "Symbolic":
         """The pattern of ``count`` matrices on this one, as diagonal blocks."""
         m, n = self.shape

@@ -34,6 +34,14 @@ def too_large(library: str, needed: int, free: int, n: int) -> str:
     )
 
 
+def too_many(library: str, entries: float, n: int) -> str:
+    return (
+        f"direct by {library} counts the entries of its factors in 32 bits; got {n} unknowns, whose factors would have "
+        f"about {entries:.0e}. Use library='rslab' or 'pardiso', which count in 64 bits, or a Krylov method with a "
+        "preconditioner."
+    )
+
+
 def singular(reason: str) -> str:
     return (
         f"A must not be singular for direct; got {reason}. Look for a missing boundary condition, an unknown in no "
