@@ -111,6 +111,28 @@ def bench_compiling_a_gradient(compare, width):
     compare({"compile": compile_, "3 seconds": lambda: time.sleep(3)}, 3, {"3 seconds": 1.0})
 
 
+@pytest.mark.parametrize(("name", "most"), [("linear_cg", 2.5), ("gmres", 4.0), ("linear_cg and amg", 6.0)])
+def bench_compiling_a_gradient_beside_jax_scipy(compare, name, most):
+    A = laplacian(100)
+    J, matrix = BCOO.from_scipy_sparse(A), tsgu_jax.SparseMatrix.from_scipy(A)
+    b = jnp.ones(A.shape[0])
+    method = getattr(tsgu_jax, name.split()[0])
+    arguments = {"M": tsgu_jax.precond.amg(matrix)} if name.endswith("amg") else {}
+
+    def compiled(solve, values):
+        def compile_():
+            jax.clear_caches()
+            jax.jit(jax.grad(lambda v, b: solve(v, b).sum(), (0, 1))).lower(values, b).compile()
+
+        return compile_
+
+    def peer(values, b):
+        return jax.scipy.sparse.linalg.cg(lambda x: BCOO((values, J.indices), shape=J.shape) @ x, b)[0]
+
+    ours = compiled(lambda v, b: method(matrix.with_values(v), b, **arguments), matrix.values)
+    compare({name: ours, "jax.scipy": compiled(peer, J.data)}, 3, {"jax.scipy": most})
+
+
 @pytest.mark.parametrize(("m", "rounds"), [(64, 41), (300, 7)])
 def bench_direct_beside_torch(compare, m, rounds):
     A = laplacian(m)
