@@ -161,11 +161,11 @@ def _refreshed(M: Preconditioner, A: Any) -> Preconditioner:
     name, origin = type(M).__name__.lower(), M._origin
     if origin is None:
         raise TypeError(_solver_words.refreshed_by(type(M).__name__))
+    if isinstance(A, Tensor | SparseMatrix) and A.device != M.device:
+        raise ValueError(_solver_words.refreshed_device(name, M.device, A.device))
     A = matrix(A)
     if A.shape != M.shape:
         raise ValueError(_solver_words.refreshed_shape(name, M.shape[0], tuple(A.shape)))
-    if A.device != M.device:
-        raise ValueError(_solver_words.refreshed_device(name, M.device, A.device))
     if A.dtype.is_complex and not M.dtype.is_complex:
         raise TypeError(_solver_words.refreshed_complex(name, M.dtype, A.dtype))
     if origin.transposed:
