@@ -24,7 +24,7 @@ class ILU(Preconditioner):
         self._options = drop_tol, fill_factor
 
     def apply(self, v: Tensor) -> Tensor:
-        return torch.from_numpy(self._factors.solve(v.cpu().numpy(), self._origin.transposed)).to(v)
+        return torch.from_numpy(self._factors.precondition(v.cpu().numpy(), self._origin.transposed)).to(v)
 
     @property
     def T(self) -> "ILU":  # noqa: N802

@@ -22,6 +22,7 @@ from tsgu_jax._matrix._columns import norm, power_of_two, relative_to, unit
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program._report import CODE, Outcome
 from tsgu_jax._rule._function import Derived, Function, adjoint_deviation, derive
+from tsgu_jax._rule._method import PreparedSolver
 from tsgu_jax.precond import _base
 
 Apply = Callable[[Array], Array]
@@ -211,6 +212,8 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
     """
     if M is None:
         return None
+    if isinstance(M, PreparedSolver):
+        M = M.preconditioner
     if isinstance(M, _base.Preconditioner):
         return M.fitted(n, dtype)
     if isinstance(M, BCOO | BCSR | SparseMatrix) or _checks.is_array(M):

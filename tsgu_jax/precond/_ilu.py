@@ -49,12 +49,13 @@ class ILU(Preconditioner):
 
     @property
     def apply(self) -> Apply:
-        find = partial(_incomplete.find, self.origin.n, self.drop_tol, self.fill_factor)
+        make = partial(_incomplete.incomplete, self.origin.n, self.drop_tol, self.fill_factor)
+        find = partial(_incomplete.find, make)
         entries = self.number, self.values, self.origin.row, self.origin.col
         number = _host.call("ilu", find, jax.ShapeDtypeStruct((_factors.WORDS,), jnp.uint32), *entries)
 
         def apply(v: Array) -> Array:
-            solve = partial(_incomplete.solve, self.origin.transposed, v.ndim)
+            solve = partial(_incomplete.solve, "ilu", self.origin.transposed, v.ndim)
             x: Array = _host.call("ilu", solve, jax.ShapeDtypeStruct(v.shape, v.dtype), number, v)
             return x
 

@@ -1,12 +1,14 @@
-"""The host's side of ``ilu``: incomplete factors by number, beside the factors of ``direct``. NumPy only."""
+"""The host's side of factors that precondition: incomplete ones, and those of ``direct``, by number. NumPy only."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tsgu._core.factors._ilu import IncompleteFactors
-from tsgu_jax._program._factors import Factors, canonical, member, numbers_of, parts, store, words_of
+from tsgu._core.factors._superlu import SingularMatrixError
+from tsgu_jax._program._factors import Factors, canonical, factor, member, numbers_of, parts, store, words_of
 
 Array = npt.NDArray[Any]
 
@@ -23,33 +25,48 @@ def add(n: int, drop_tol: float, fill_factor: float, values: Array, row: Array, 
     return store.add(Factors(IncompleteFactors(values, symbolic, drop_tol, fill_factor)))
 
 
-def find(n: int, drop_tol: float, fill_factor: float, number: Any, values: Any, row: Any, col: Any) -> Array:
-    """The numbers of incomplete factors that are there: those given, or new ones for what was dropped or never made."""
+def incomplete(n: int, drop_tol: float, fill_factor: float, values: Array, row: Array, col: Array) -> int:
+    """The same in a program, where factors that are singular, or entries that are not finite, are to give NaN."""
+    try:
+        return add(n, drop_tol, fill_factor, values, row, col)
+    except ValueError:  # the NaN are the report
+        return store.add(Factors(None))
+
+
+def complete(library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array) -> int:
+    """Factors of ``direct``; their number."""
+    return int(numbers_of(factor(library, rtol, shape, values, row, col)))
+
+
+def find(make: Callable[[Array, Array, Array], int], number: Any, values: Any, row: Any, col: Any) -> Array:
+    """The numbers of factors that are there: those given, or new ones for what was dropped or never made."""
     number = numbers_of(number)
     found = np.empty(np.broadcast_shapes(number.shape, values.shape[:-1], row.shape[:-1]), np.uint64)
     for index in np.ndindex(found.shape):
         known = int(member(number, index, 0))
-        entries = [member(a, index, 1) for a in (values, row, col)]
-        found[index] = known
         if known == 0 or store.find(known) is None:
-            try:
-                found[index] = add(n, drop_tol, fill_factor, *entries)
-            except ValueError:  # a singular factor, or entries that are not finite
-                found[index] = store.add(Factors(None))
+            known = make(*(member(a, index, 1) for a in (values, row, col)))
+        found[index] = known
     return words_of(found)
 
 
-def solve(transposed: bool, ndim: int, number: Any, v: Any) -> Array:
-    """Solve with incomplete factors; NaN where they are singular."""
+def solve(name: str, transposed: bool, ndim: int, number: Any, v: Any) -> Array:
+    """Solve with these factors as they are; NaN where they are singular."""
     members, v = parts(numbers_of(number), v, ndim)
     x = np.empty_like(v)
     for part in members:
         factors = store.find(part.number)
         if factors is None:
             raise RuntimeError(
-                "the incomplete factors of ilu were dropped during a solve: too many large ones are used side by side."
+                f"the factors of {name} were dropped during a solve: too many large ones are used side by side."
             )
-        lu: IncompleteFactors | None = factors.lu
-        solved = np.full_like(part.columns, np.nan) if lu is None else lu.solve(part.columns, transposed)
-        x[part.place] = part.restored(solved)
+        x[part.place] = part.restored(_solved(factors.lu, part.columns, transposed))
     return x
+
+
+def _solved(lu: Any, v: Array, transposed: bool) -> Array:
+    try:
+        solved: Array = np.full_like(v, np.nan) if lu is None else lu.precondition(v, transposed)
+    except SingularMatrixError:  # the NaN are the report
+        return np.full_like(v, np.nan)
+    return solved

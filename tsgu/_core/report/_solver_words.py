@@ -46,7 +46,7 @@ def preconditioner_as_solver(name: str, got: object, package: str = "tsgu") -> s
 
 
 def not_m(got: object) -> str:
-    accepted = "a matrix or a callable r -> M r that approximates the inverse of A"
+    accepted = "a matrix or a callable r -> M r that approximates the inverse of A, or what direct.prepare returned"
     return not_a("M", accepted, got) + METHODS
 
 
@@ -55,6 +55,10 @@ def given_twice(name: str, one: object, other: object) -> str:
         f"{name} must be the same in both partials, since arguments are for both solves; got {one!r} and {other!r}. "
         "Pass it beside the methods."
     )
+
+
+def transpose_of_prepared(name: str) -> str:
+    return f"T must be asked of what direct.prepare returned; got {name} prepared. Prepare {name} for A.T."
 
 
 def no_start(name: str) -> str:
