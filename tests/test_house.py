@@ -26,7 +26,7 @@ ALONE = {
     "tsgu_jax/_methods/_seen.py": "in torch a column keeps this itself",
     "tsgu_jax/_methods/_substitution.py": "torch solves triangles by itself",
     "tsgu_jax/_rule/_run.py": "only JAX compiles a solve",
-    "tsgu_jax/precond/_incomplete.py": "the host's side of ilu, for compiled programs",
+    "tsgu_jax/precond/_incomplete.py": "the host's side of factors, for compiled programs",
     "tsgu_jax/precond/_levels.py": "that of amg",
 }
 

@@ -119,20 +119,20 @@ def test_real_factors_serve_a_complex_system_and_double_ones_a_single_one(packag
     assert_close(y, np.linalg.solve(old.dense, b.real), tolerance(old.condition, np.float32, 1e-5), "single")
 
 
-def test_factors_that_must_be_made_otherwise_are_so_before_they_precondition(package):
-    """Catches: the first and cheapest factors, which are worthless for this matrix until the residual has shown it."""
-    n = 40
-    rng = np.random.default_rng(5)
-    dense = rng.standard_normal((n, n)) * (rng.random((n, n)) < 0.3)
-    dense = np.where(dense + dense.T != 0, dense + 1e-3, 0)  # nonsymmetric on a symmetric pattern
-    np.fill_diagonal(dense, 1e-14)
-    row, col = np.nonzero(dense)
-    system = System("", row, col, dense[row, col], n)
-    b = right_hand_side(system, None)
-    with package.record() as log:
-        x = package.Problem(system, b).solve(package.method("gmres"), M=prepared(package, system), rtol=1e-8)
-    assert log[0].iterations <= 2
-    assert_close(x, np.linalg.solve(dense, b), tolerance(np.linalg.cond(dense), np.float64, 1e-8), "x")
+def test_a_matrix_that_is_singular_to_working_precision_is_said_to_be_so(package):
+    """Catches: steps with a factor whose last pivot is rounding, for which nobody is told the reason."""
+    n = 20
+    row, col = np.nonzero(abs(np.subtract.outer(np.arange(n), np.arange(n))) <= 1)
+    neumann = System("", row, col, np.where(row == col, np.where((row == 0) | (row == n - 1), 1.0, 2.0), -1.0), n)
+    shifted = dataclasses.replace(neumann, values=neumann.values + (row == col))
+    problem, gmres = package.Problem(shifted, np.ones(n)), package.method("gmres")
+    if package.NAME == "torch":
+        with pytest.raises(package.SingularError, match="singular"):
+            problem.solve(gmres, M=prepared(package, neumann))
+    else:
+        M = prepared(package, neumann)
+        with pytest.warns(package.ConvergenceWarning):
+            problem.solve(gmres, M=M)
 
 
 def test_what_does_not_fit_is_refused(package):
