@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tsgu._core.factors import _amg, _galerkin
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._core.report import _solver_words
 from tsgu._matrix import _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
@@ -66,6 +65,8 @@ class AMG(Preconditioner):
         self._csr = [[_products.csr(m.values, m.pattern) for m in (level.A, level.P, level.R)] for level in levels]
 
     def apply(self, v: Tensor) -> Tensor:
+        if not v.numel():
+            return v.clone()
         if not self._made.narrow:
             return self._cycle(0, v)
         size = _power_of_two(v)
@@ -196,7 +197,8 @@ def amg(
         As :func:`jacobi`; if an argument is out of range, or the coarsest level has more than 4000 unknowns; if
         interpolation divides by zero, as it may for an indefinite A.
     TypeError
-        As :func:`jacobi`; for an argument that the kind does not have, or a complex matrix for a kind that is real.
+        As :func:`jacobi`; for an argument that the kind does not have, a complex matrix for a kind that is real, or a
+        ``dtype`` that is wider than that of A, or neither float32 nor float64.
 
     Notes
     -----
@@ -228,13 +230,13 @@ def amg(
     True
     """
     degree = _amg.check_degree(degree)
-    _check_dtype(dtype)
     A = matrix(A)
+    wanted = _amg.check_dtype(None if dtype is None else _name(dtype), _name(A.dtype))
     if isinstance(pyamg_arguments.get("B"), Tensor):
         pyamg_arguments["B"] = pyamg_arguments["B"].detach().resolve_conj().cpu().numpy()
     found = _amg.build(A.values.cpu().numpy(), A.pattern.symbolic, kind, block, pyamg_arguments)
     unit = _amg.unit(found.A)
-    narrow = dtype == torch.float32 and A.dtype != _single(A.dtype) and _amg.fits_single(found)
+    narrow = wanted and _amg.fits_single(found)
     unit = unit if narrow else 1.0
     like = torch.empty(0, dtype=_single(A.dtype) if narrow else A.dtype, device=A.device)
     lift = partial(_lifted, like)
@@ -289,9 +291,8 @@ def _single(dtype: torch.dtype) -> torch.dtype:
     return torch.complex64 if dtype.is_complex else torch.float32
 
 
-def _check_dtype(dtype: Any) -> None:
-    if dtype not in (None, torch.float32, torch.float64):
-        raise TypeError(_solver_words.dtype_of_cycles(dtype))
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else repr(dtype)
 
 
 def _power_of_two(v: Tensor) -> Tensor:

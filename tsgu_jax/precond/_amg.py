@@ -14,7 +14,6 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _amg
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._core.report import _solver_words
 from tsgu_jax._matrix import _products
 from tsgu_jax._matrix._columns import power_of_two
 from tsgu_jax._matrix._products import Operand
@@ -97,6 +96,8 @@ class AMG(Preconditioner):
             return cycle
 
         def apply(v: Array) -> Array:
+            if v.size == 0:
+                return v
             size = power_of_two(v)
             x = cycle((v / size).astype(self.coarse.dtype))
             return x.astype(v.dtype) * (size / self.unit).astype(size.dtype)
@@ -233,8 +234,8 @@ def amg(
         As :func:`jacobi`; if an argument is out of range, or the coarsest level has more than 4000 unknowns; if
         interpolation divides by zero, as it may for an indefinite A.
     TypeError
-        As :func:`jacobi`; if A is traced; for an argument that the kind does not have, or a complex matrix for a kind
-        that is real.
+        As :func:`jacobi`; if A is traced; for an argument that the kind does not have, a complex matrix for a kind that
+        is real, or a ``dtype`` that is wider than that of A, or neither float32 nor float64.
 
     Notes
     -----
@@ -262,9 +263,8 @@ def amg(
     """
     degree = _amg.check_degree(degree)
     _amg.check_kind(kind)
-    if dtype is not None and dtype not in (jnp.float32, jnp.float64, np.dtype("float32"), np.dtype("float64")):
-        raise TypeError(_solver_words.dtype_of_cycles(dtype))
     A = matrix(A)
+    wanted = _amg.check_dtype(None if dtype is None else _name(dtype), A.dtype.name)
     if is_traced(A):
         raise TypeError(
             "A must be concrete for amg, which sets up its levels on the host; got traced values. "
@@ -273,8 +273,7 @@ def amg(
     values = np.asarray(A.values)
     found = _amg.build(values, A.pattern.symbolic, kind, block, pyamg_arguments)
     unit = _amg.unit(found.A)
-    narrow = dtype is not None and _single(values.dtype) != values.dtype.name
-    narrow = narrow and jnp.dtype(dtype) == jnp.float32 and _amg.fits_single(found)
+    narrow = wanted and _amg.fits_single(found)
     unit = unit if narrow else 1.0
     inner = np.dtype(_single(values.dtype)) if narrow else values.dtype
 
@@ -303,6 +302,13 @@ def amg(
     )
     lifted: AMG = _mesh.lifted(host)
     return replace(lifted, origin=host.origin)
+
+
+def _name(dtype: Any) -> str:
+    try:
+        return jnp.dtype(dtype).name
+    except TypeError:
+        return repr(dtype)
 
 
 def _single(dtype: Any) -> str:

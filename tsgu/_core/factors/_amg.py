@@ -144,10 +144,10 @@ def build(values: Array, pattern: Symbolic, kind: str, block: int, arguments: Ma
     double = values.astype(np.result_type(values, np.float64), copy=False)
     whole = A = sp.csr_array((double, pattern.col, pattern.indptr), shape=pattern.shape)  # with the zeros it stores
     levels = []
-    for (P, R), same in zip(transfers, paired, strict=True):
+    for (P, R), same, below in zip(transfers, paired, found[1:], strict=True):
         spectrum = _galerkin.spectrum(A, hermitian)
         levels.append(Level(A, P, R, _galerkin.scale(A, spectrum.largest), spectrum, same))
-        A = _galerkin.coarse(A, P, R)
+        A = _galerkin.coarse(A, P, R, _tidy(sp.csr_array(below.A)) * size if whole.dtype == values.dtype else None)
     entries = [level.A.nnz for level in levels] + [A.nnz]
     coarse = _galerkin.inverse(A.toarray(), hermitian)
     return Hierarchy(kind, whole, tuple(levels), coarse, sum(entries) / max(1, entries[0]), hermitian)
@@ -168,6 +168,22 @@ def _check_weights(kind: str, found: list[Any]) -> None:
                 f"A must have interpolation weights of moderate size for amg; those of {kind} reach {largest:.0e} on "
                 f"level {number}, by a division by zero, as where A is indefinite. Choose another kind, or ilu."
             )
+
+
+def check_dtype(asked: str | None, own: str) -> bool:
+    """Whether cycles are to be in single precision although A, of the dtype ``own``, is not.
+
+    Raises
+    ------
+    TypeError
+        If they are to be in half precision, or in a wider one than A.
+    """
+    if asked not in (None, "float32", "float64"):
+        raise TypeError(_solver_words.dtype_of_cycles(asked))
+    double = own in ("float64", "complex128")
+    if asked == "float64" and not double:
+        raise TypeError(_solver_words.wide_cycles(own, asked))
+    return asked == "float32" and double
 
 
 def check_kind(kind: Any) -> None:

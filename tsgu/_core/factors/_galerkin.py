@@ -80,14 +80,14 @@ def anew(
     return Anew(values, scales, inverse(A.toarray(), hermitian))
 
 
-def coarse(A: sp.csr_array, P: sp.csr_array, R: sp.csr_array) -> sp.csr_array:
-    """R A P with every entry that it has for some values of A, zero or not."""
+def coarse(A: sp.csr_array, P: sp.csr_array, R: sp.csr_array, product: sp.csr_array | None = None) -> sp.csr_array:
+    """R A P with every entry that it has for some values of A, zero or not; ``product`` is the same as far as known."""
     structure = _ones(R) @ (_ones(A) @ _ones(P))
-    structure.sort_indices()
-    product = R @ (A @ P)
+    product = R @ (A @ P) if product is None else product
     product.sort_indices()
     if product.nnz == structure.nnz:
         return product
+    structure.sort_indices()
     # SciPy does not store what has cancelled.
     whole, stored = (_symbolic.from_csr(m.indptr, m.indices, m.shape) for m in (structure, product))
     values = np.zeros(structure.nnz, product.dtype)

@@ -161,8 +161,12 @@ def refreshed_range(name: str, smallest: float) -> str:
     )
 
 
-def dtype_of_cycles(got: object) -> str:
-    return f"dtype must be float32, float64 or None, the precision of the cycles of amg; got {got!r}."
+def dtype_of_cycles(got: str) -> str:
+    return f"dtype must be float32, float64 or None, the precision of the cycles of amg; got {got}."
+
+
+def wide_cycles(own: str, got: str) -> str:
+    return f"dtype must be no wider than that of A, {own}; got {got}. Convert A, or leave dtype out."
 
 
 def refreshed_by(name: str) -> str:
