@@ -19,6 +19,7 @@ ALONE = {
     "tsgu/_methods/_columns.py": "in JAX arithmetic of columns is that of arrays, and stands with the matrices",
     "tsgu/_rule/_dynamo.py": "what torch.compile is to leave alone",
     "tsgu/_rule/_implicit_function.py": "custom_linear_solve differentiates functions by itself",
+    "tsgu/_rule/_recipe.py": "JAX refuses a recipe, since a program has no values to build it of",
     "tsgu_jax/_matrix/_columns.py": "see tsgu/_methods/_columns.py",
     "tsgu_jax/_matrix/_layout.py": "torch's own CSR product needs no layout",
     "tsgu_jax/_matrix/_same.py": "only JAX knows a program by its identity",

@@ -61,6 +61,19 @@ def transpose_of_prepared(name: str) -> str:
     return f"T must be asked of what direct.prepare returned; got {name} prepared. Prepare {name} for A.T."
 
 
+def recipe_for_a_function(name: str) -> str:
+    return (
+        f"A must be a sparse matrix where M is the recipe {name}, which is built of it; got a function. Build M first."
+    )
+
+
+def recipe_in_jax(name: str) -> str:
+    return (
+        f"M must be built in JAX; got the recipe {name}. Give M={name}(A), built outside of jit, and refresh it for "
+        "other values, traced ones too: M.refresh(A)."
+    )
+
+
 def no_start(name: str) -> str:
     return f"x0 must be None for {name}, which does not start from anywhere; got a start. Use a Krylov method for that."
 
