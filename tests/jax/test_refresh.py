@@ -142,12 +142,17 @@ def test_no_gradient_flows_and_that_of_a_solve_is_right(name):
 
 @names
 def test_a_traced_pattern_is_compared_when_the_program_runs(name):
-    """Catches: values of another pattern on this one, where neither is known before."""
+    """Catches: values of another pattern on this one, where neither is known before; those in another order refused,
+    or taken for those in this one."""
     M = CASES[name][0](matrix())
     applied = jax.jit(lambda row, col, values: M.refresh(tsgu_jax.SparseMatrix.from_coo(row, col, values, (N, N)))(B))
     place, values = jnp.asarray(np.stack([ROW, COL])), jnp.asarray(BATCH[0])
     np.testing.assert_allclose(waited(applied, *place, values), CASES[name][1](BATCH[0]) @ B, rtol=1e-11)
     assert np.isnan(waited(applied, place[0], place[1].at[3].set(N - 1), values)).any()
+    mixed = np.random.default_rng(0).permutation(ROW.size)
+    np.testing.assert_allclose(
+        waited(applied, *place[:, mixed], values[mixed]), CASES[name][1](BATCH[0]) @ B, rtol=1e-11
+    )
 
 
 def test_a_hierarchy_that_cannot_be_refreshed_is_reported_by_the_solve():

@@ -44,18 +44,28 @@ class Origin:
     def T(self) -> Origin:  # noqa: N802
         return replace(self, transposed=not self.transposed)
 
-    def values(self, name: str, A: SparseMatrix) -> Array:
-        """The values of a matrix on this pattern; NaN where it is on another and only the running program can tell."""
+    def fitted(self, name: str, A: SparseMatrix) -> SparseMatrix:
+        """A on this pattern; NaN where it is on another and only the running program can tell."""
         row, col = A.pattern.row, A.pattern.col
         if row.shape != self.row.shape:
             raise ValueError(_solver_words.refreshed_pattern(name, self.row.shape[0], row.shape[0]))
         if row is self.row and col is self.col:
-            return A.values
+            return A
         if _internals.is_traced(row, col, self.row, self.col):
-            return jnp.where(jnp.all((row == self.row) & (col == self.col)), A.values, jnp.nan)
+            known: Any = lambda values, *_: values  # noqa: E731
+            values = _mesh.cond(self._equal(row, col), known, self._sorted, A.values, row, col)
+            return SparseMatrix.from_coo(self.row, self.col, values, (self.n, self.n))
         if not (np.array_equal(row, self.row) and np.array_equal(col, self.col)):
             raise ValueError(_solver_words.refreshed_pattern(name, self.row.shape[0], row.shape[0]))
-        return A.values
+        return A
+
+    def _equal(self, row: Any, col: Any) -> Array:
+        return jnp.all((row == self.row) & (col == self.col))
+
+    def _sorted(self, values: Array, row: Array, col: Array) -> Array:
+        """Values of the same entries in another order, brought into that of a pattern that is known: by rows."""
+        order = jnp.lexsort((col, row))
+        return jnp.where(self._equal(row[order], col[order]), values[order], jnp.nan)
 
 
 class Preconditioner(ABC):
@@ -127,8 +137,8 @@ class Preconditioner(ABC):
         Parameters
         ----------
         A : BCOO, BCSR or SparseMatrix, shape (n, n)
-            On the pattern of the matrix that this was built for, of the transpose's for a transpose; traced entries in
-            its order. No gradient flows into it.
+            On the pattern of the matrix that this was built for, of the transpose's for a transpose; without repeats or
+            padding where its indices are traced. No gradient flows into it.
 
         Returns
         -------
@@ -164,7 +174,8 @@ class Preconditioner(ABC):
             raise TypeError(_solver_words.refreshed_complex(name, self.dtype, A.dtype))
         if origin.transposed:
             return self.T.refresh(A.T).T
-        return self._anew(A.with_values(origin.values(name, A).astype(self.dtype)))
+        A = origin.fitted(name, A)
+        return self._anew(A.with_values(A.values.astype(self.dtype)))
 
     def _anew(self, A: SparseMatrix) -> Preconditioner:
         """The same for a matrix that fits."""
