@@ -21,6 +21,7 @@ ALONE = {
     "tsgu/_rule/_dynamo.py": "what torch.compile is to leave alone",
     "tsgu/_rule/_outcome.py": "in JAX that is part of a program, and stands in the lowest room",
     "tsgu/_rule/_implicit_function.py": "custom_linear_solve differentiates functions by itself",
+    "tsgu/_rule/_recipe.py": "JAX refuses a recipe, since a program has no values to build it of",
     "tsgu_jax/_matrix/_columns.py": "see tsgu/_methods/_columns.py",
     "tsgu_jax/_matrix/_layout.py": "torch's own CSR product needs no layout",
     "tsgu_jax/_matrix/_same.py": "only JAX knows a program by its identity",
@@ -28,7 +29,8 @@ ALONE = {
     "tsgu_jax/_methods/_seen.py": "in torch a column keeps this itself",
     "tsgu_jax/_methods/_substitution.py": "torch solves triangles by itself",
     "tsgu_jax/_rule/_run.py": "only JAX compiles a solve",
-    "tsgu_jax/precond/_incomplete.py": "the host's side of ilu, for compiled programs",
+    "tsgu_jax/precond/_incomplete.py": "the host's side of factors, for compiled programs",
+    "tsgu_jax/precond/_levels.py": "that of amg",
 }
 
 

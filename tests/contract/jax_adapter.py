@@ -80,6 +80,9 @@ precond = tsgu_jax.precond
 lstsq = tsgu_jax.lstsq
 
 
+FLOAT32, FLOAT64 = jnp.float32, jnp.float64
+
+
 def array(x: np.ndarray) -> jax.Array:
     return jnp.asarray(np.array(x))
 

@@ -1,10 +1,12 @@
 """The V-cycle of multigrid as a dense matrix, by its definition, on levels that are given."""
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 
 from tests.contract.systems import System
-from tsgu._core.factors import _amg
+from tsgu._core.factors import _amg, _galerkin
 from tsgu._core.pattern import _symbolic
 
 
@@ -42,3 +44,19 @@ def cycle(levels: _amg.Hierarchy, degree: int, depth: int = 0) -> np.ndarray:
     return (eye - (eye - Q @ A) @ (eye - P @ cycle(levels, degree, depth + 1) @ R @ A) @ (eye - Q @ A)) @ np.linalg.inv(
         A
     )
+
+
+def with_values(levels: _amg.Hierarchy, A: np.ndarray, degree: int) -> _amg.Hierarchy:
+    """The levels of another matrix with the same transfers, by dense products.
+
+    The eigenvalue of a level is that which the package takes: whether it is one, is for a test to say.
+    """
+    transfers = [(level.P, level.R) for level in levels.levels]
+    sizes, spectra = [level.A.nnz for level in levels.levels[1:]], [level.spectrum for level in levels.levels]
+    found = _galerkin.anew(sp.csr_array(A), transfers, sizes, spectra, degree, levels.hermitian)
+    new = []
+    for level, scale in zip(levels.levels, found.scales, strict=True):
+        largest = (4 / 3 / (scale * np.diag(A))[:1]).real
+        new.append(replace(level, A=sp.csr_array(A), scale=4 / (3 * largest * np.diag(A))))
+        A = level.R.toarray() @ A @ level.P.toarray()
+    return replace(levels, levels=tuple(new), coarse=np.linalg.inv(A))

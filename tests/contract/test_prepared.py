@@ -79,7 +79,7 @@ WRONG_PLACES = [
     ("transpose_solve", "jacobi", "transpose_solve must be a solver; got the preconditioner jacobi"),
     ("transpose_solve", "the matrix", "transpose_solve must be a callable .* got SparseMatrix"),
     ("M", "direct", r"M must be a matrix or a callable .*; got <method \w+\.direct>"),
-    ("M", "prepared", "M must be a matrix or a callable .*; got direct prepared for one matrix"),
+    ("M", "gmres prepared", "M must be a matrix or a callable .*; got gmres prepared for one matrix"),
     ("M", "a string", "M must be a matrix or a callable .*; got the string 'jacobi'"),
     ("lstsq", "prepared", r"lstsq must be a callable \(A, B, \*\*kwargs\) -> X, or None; got direct prepared for one"),
     ("lstsq", "lsmr prepared", r"lstsq must be a callable \(A, B, \*\*kwargs\) -> X, or None; got "),
@@ -101,6 +101,7 @@ def test_a_solver_in_the_wrong_place_is_refused_in_our_words(package, place, wha
         "the matrix": lambda: A,
         "direct": lambda: package.method("direct"),
         "prepared": lambda: package.method("direct").prepare(A),
+        "gmres prepared": lambda: package.method("gmres").prepare(A),
         "lsmr prepared": lambda: package.method("lsmr").prepare(A),
         "a string": lambda: "jacobi",
     }[what]()

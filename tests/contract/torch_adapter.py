@@ -62,6 +62,9 @@ precond = tsgu.precond
 lstsq = tsgu.sparse_generic_lstsq
 
 
+FLOAT32, FLOAT64 = torch.float32, torch.float64
+
+
 def array(x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(x))
 

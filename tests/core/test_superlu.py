@@ -53,6 +53,23 @@ def test_pivots_on_the_diagonal_that_ruin_the_residual_are_not_believed(calls, m
     assert columns[0].status == "converged"
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_factors_that_the_residual_rules_out_do_not_precondition_either(monkeypatch, transposed):
+    """Catches: the first and cheapest factors as a preconditioner, before any solve has shown that they are worthless;
+    a refinement in each application."""
+    monkeypatch.setitem(_superlu._SYMMETRIC, "diag_pivot_thresh", 0.0)
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((40, 40)) * (rng.random((40, 40)) < 0.3)
+    A = A + A.T
+    np.fill_diagonal(A, 1e-17)
+    A[0] *= 3  # nonsymmetric
+    F, b = factored(A), np.ones((40, 2)) + 1j
+    x = F.precondition(b, transposed)
+    np.testing.assert_allclose((A.T if transposed else A) @ x, b, atol=1e-9)
+    monkeypatch.setattr(F, "_residual", None)
+    F.precondition(b, transposed)
+
+
 def test_a_zero_pivot_on_a_symmetric_pattern_is_looked_at_again():
     """Catches: a nonsingular matrix called singular because its diagonal is zero."""
     A = np.array([[0.0, 1.0], [1.0, 0.0]])

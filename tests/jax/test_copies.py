@@ -126,20 +126,6 @@ def test_factors_that_were_pickled_are_not_taken_for_those_of_another_matrix(tmp
     run(in_another_process, str(path))
 
 
-def test_numbers_differ_after_a_fork(monkeypatch):
-    """Catches: a child that goes on counting where its parent does, with factors of other matrices."""
-    from tsgu_jax._program import _factors
-
-    numbers, others = _factors._Numbers(), _factors._Numbers()
-    before = numbers.next()
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    after, elsewhere = numbers.next(), others.next()
-    assert len({number >> 32 for number in (before, after, elsewhere)}) == 3
-    words = _factors.words_of([before, after])
-    assert words.dtype == np.uint32
-    assert _factors.numbers_of(words).tolist() == [before, after]
-
-
 LEAVES = {
     "none": lambda leaf: None,
     "object": lambda leaf: object(),

@@ -1,5 +1,7 @@
 """Preconditioners under the transformations of JAX, and what they cost to compile."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,3 +154,13 @@ def test_a_batch_of_values_builds_its_own_jacobi_under_vmap():
     got = jax.vmap(lambda v: precond.jacobi(A.with_values(v))(b))(batch)
     for index in range(2):
         np.testing.assert_allclose(got[index], b / np.diag(A.with_values(batch[index]).to_dense()), rtol=1e-12)
+
+
+def test_a_recipe_names_what_to_do_instead():
+    """Catches: a function of precond called with a vector, and an error about its layout."""
+    A, b = grid(), jnp.arange(1.0, 13.0)
+    for recipe, name in ((precond.amg, "amg"), (functools.partial(precond.block_jacobi, block=2), "block_jacobi")):
+        with pytest.raises(TypeError, match=rf"M must be built in JAX; got the recipe {name}.*M\.refresh\(A\)"):
+            tsgu_jax.linear_cg(A, b, M=recipe)
+        with pytest.raises(TypeError, match="M must be built in JAX"):
+            jax.jit(lambda b, M=recipe: tsgu_jax.solve(A, b, tsgu_jax.gmres, M=M))(b)

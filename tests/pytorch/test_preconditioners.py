@@ -41,8 +41,10 @@ def test_a_matrix_that_requires_grad_gives_a_preconditioner_that_does_not(name, 
 
 @names
 def test_a_preconditioner_may_be_built_inside_torch_func(name):
-    """Catches: a wrapper of torch.func inside of M that outlives its level; a NumPy conversion that it refuses."""
+    """Catches: a wrapper of torch.func inside of M that outlives its level; a NumPy conversion that it refuses; a
+    transpose made for the adjoint of a nonsymmetric matrix, out of sparse tensors that have no strides."""
     row, col, values = entries()
+    values = values * torch.where(row > col, 0.7, 1.0)
     b = torch.arange(1.0, 13.0, dtype=torch.float64)
 
     def loss(values):

@@ -96,6 +96,7 @@ def bicgstab(
     M : Tensor, SparseMatrix or callable, optional
         Preconditioner, an approximation of the inverse of A. The adjoint takes ``M.T``,
         derived for a function. Not differentiated. See :mod:`tsgu.precond`.
+        One of its functions will do, as ``tsgu.precond.amg``, and what ``direct.prepare`` returned.
     settings : BICGSTABSettings, optional
         ``maxiter``, ``atol``, ``rtol`` and ``M`` in other words.
     on_failure : {"warn", "nan", "ignore"}, optional

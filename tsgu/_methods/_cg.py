@@ -81,6 +81,7 @@ def linear_cg(
     M : Tensor, SparseMatrix or callable, optional
         Preconditioner, Hermitian and definite, an approximation of the inverse of A. Not differentiated.
         See :mod:`tsgu.precond`.
+        One of its functions will do, as ``tsgu.precond.amg``, and what ``direct.prepare`` returned.
     settings : LinearCGSettings, optional
         ``maxiter`` and ``rtol`` in other words.
     on_failure : {"warn", "nan", "ignore"}, optional

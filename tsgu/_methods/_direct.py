@@ -1,5 +1,6 @@
 """Sparse LU factorisation."""
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._frontend import call
 from tsgu._rule._method import Method
+from tsgu.precond._factored import Factored
 
 
 class DirectSystem:
@@ -42,12 +44,29 @@ class DirectSystem:
             if not _log.goes_on():
                 raise _singular(error) from error
         self._factoring = time.perf_counter() - began
+        self._flipped = False
 
     def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         return self._solve(B, False)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
         return self._solve(G, True)
+
+    @property
+    def T(self) -> "DirectSystem":  # noqa: N802
+        """The same factors for the transpose."""
+        other = copy.copy(self)
+        other._flipped, other._factoring = not self._flipped, 0.0
+        return other
+
+    def preconditioner(self, dtype: torch.dtype, device: torch.device) -> Factored:
+        """The factors as ``M``, for a matrix of this dtype and on this device."""
+        assert self._factors is not None  # else it was an error to make them
+        try:
+            self._factors.settle()
+        except SingularMatrixError as error:
+            raise _singular(error) from error
+        return Factored(self._factors, dtype, device, self._flipped)
 
     def _solve(self, B: Tensor, transposed: bool) -> Tensor:
         began = time.perf_counter()
@@ -61,7 +80,7 @@ class DirectSystem:
     def _solved(self, b: Any, transposed: bool) -> tuple[Any, list[ColumnInfo]]:
         if self._factors is not None:
             try:
-                return self._factors.solve(b, transposed)
+                return self._factors.solve(b, transposed != self._flipped)
             except SingularMatrixError as error:
                 if not _log.goes_on():
                     raise _singular(error) from error

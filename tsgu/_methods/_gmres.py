@@ -142,6 +142,7 @@ def gmres(
     M : Tensor, SparseMatrix or callable, optional
         Preconditioner, an approximation of the inverse of A; it may change from step to step, as an inner iteration
         does. The adjoint takes ``M.T``, derived for a function. Not differentiated. See :mod:`tsgu.precond`.
+        One of its functions will do, as ``tsgu.precond.amg``, and what ``direct.prepare`` returned.
     restart : int, optional
         Steps of a cycle, 30 by default. Memory is ``restart`` vectors, twice that with ``M``.
     on_failure : {"warn", "nan", "ignore"}, optional

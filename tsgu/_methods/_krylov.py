@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 
 from torch import Tensor, finfo
 
+from tsgu._core.factors._kept import Use
 from tsgu._core.methods._options import Settings, resolve_options
 from tsgu._core.report import _log, _matrix_words, _status, _wording
 from tsgu._matrix import _checks
@@ -25,6 +26,7 @@ from tsgu._rule._operator import (
     preconditioner,
     transposed,
 )
+from tsgu._rule._recipe import is_recipe, made, name_of
 
 P = ParamSpec("P")
 
@@ -56,10 +58,16 @@ class _KrylovSystem:
             self._operator = MatrixOperator.scaled(A)
         else:
             self._operator = CallableOperator(A if isinstance(A, Function) else Function(A), name, hermitian)
+        self._M = arguments.get("M")
+        self._recipe: Use | None = None
+        if is_recipe(self._M):
+            self._recipe = made(self._M, A)
+            self._note = f"M: {name_of(self._M)}, {self._recipe.how}"
+            self._M = self._recipe.M
 
     def solve(self, B: Tensor, x0: Tensor | None = None, primal: bool = True) -> Tensor:
         """X with A X = B."""
-        return self._solve(self._operator, self._arguments.get("M"), B, x0, transposed=False, primal=primal)
+        return self._solve(self._operator, self._M, B, x0, transposed=False, primal=primal)
 
     def solve_transpose(self, G: Tensor) -> Tensor:
         """Y with A^T Y = G."""
@@ -69,10 +77,9 @@ class _KrylovSystem:
 
     @cached_property
     def _transposed_preconditioner(self) -> Any:
-        M = self._arguments.get("M")
-        if M is None:
+        if self._M is None:
             return None
-        return transposed(M, self._hermitian, self._name)
+        return transposed(self._M, self._hermitian, self._name)
 
     def _solve(
         self, operator: Operator, M: Any, B: Tensor, x0: Tensor | None, *, transposed: bool, primal: bool
@@ -95,6 +102,10 @@ class _KrylovSystem:
         if isinstance(operator, TransposedCallable):
             columns = operator.judged(x, B, columns, options.rtol)
         info = _status.summarize(self._name, transposed, columns, time.perf_counter() - began)
+        if self._recipe is not None:
+            info = replace(info, note=self._note)
+            if primal and x0 is None:
+                self._recipe.judge(info)
         advice = ""
         if info.status not in _status.SOUND:
             if self._hermitian and not operator.is_hermitian:

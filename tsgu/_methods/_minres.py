@@ -178,6 +178,7 @@ def minres(
         Preconditioner, Hermitian and definite, positive or negative; an approximation of the inverse of A. Not
         differentiated.
         See :mod:`tsgu.precond`.
+        One of its functions will do, as ``tsgu.precond.amg``, and what ``direct.prepare`` returned.
     settings : MINRESSettings, optional
         ``maxiter`` and ``rtol`` in other words.
     on_failure : {"warn", "nan", "ignore"}, optional

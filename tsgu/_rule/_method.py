@@ -16,6 +16,7 @@ from tsgu._matrix._autocast import uncast, widened
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._outcome import Wanted, settled
+from tsgu.precond._base import Preconditioner
 
 P = ParamSpec("P")
 
@@ -36,12 +37,17 @@ class PreparedSolver:
     Its solves are not differentiated. Given to :func:`tsgu.sparse_generic_solve` it serves the forward and the adjoint
     solve of the same matrix, as often as that is solved with. It keeps a copy of the matrix, from which a copy of it is
     prepared again, by ``copy.deepcopy`` or ``pickle``.
+
+    What ``direct`` has prepared, and its transpose ``.T``, may also be given as ``M`` to a Krylov method for another
+    matrix. There the factors precondition: they are not judged, and the solution is that of the method.
     """
 
-    def __init__(self, method: "Method[Any]", A: Any, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, method: "Method[Any]", A: Any, arguments: Mapping[str, Any], prepared: Prepared | None = None
+    ) -> None:
         self.name, self._starts = method.name, method.starts
         self._made_of = method, A, arguments
-        self._prepared = method.prepared(A, **arguments)
+        self._prepared = method.prepared(A, **arguments) if prepared is None else prepared
         self.atol = float(arguments.get("atol", 0.0))
         self._shape: tuple[int, ...] | None = A.shape if isinstance(A, SparseMatrix) else None
         self._dtype: torch.dtype | None = A.dtype if isinstance(A, SparseMatrix) else None
@@ -65,6 +71,28 @@ class PreparedSolver:
         if transposed:
             return self.solve_transpose(B)
         return self._prepared.solve(self._checked("B", B), None, primal)
+
+    @property
+    def T(self) -> "PreparedSolver":  # noqa: N802
+        """The same factors, prepared for the transpose; of ``direct`` alone."""
+        method, A, arguments = self._made_of
+        if not hasattr(self._prepared, "T"):
+            raise AttributeError(_solver_words.transpose_of_prepared(self.name))
+        return PreparedSolver(method, A.T, arguments, self._prepared.T)
+
+    def preconditioner(self) -> Preconditioner:
+        """The factors as ``M``.
+
+        Raises
+        ------
+        TypeError
+            If it is not ``direct`` that has prepared: a method of steps is no linear map.
+        """
+        if not hasattr(self._prepared, "preconditioner"):
+            raise TypeError(_solver_words.not_m(self))
+        A = self._made_of[1]
+        M: Preconditioner = self._prepared.preconditioner(A.dtype, A.device)
+        return M
 
     def _checked(self, name: str, B: Any) -> Tensor:
         B, n = widened(B), None if self._shape is None else self._shape[0]

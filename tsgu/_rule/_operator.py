@@ -16,6 +16,7 @@ from tsgu._core.report._status import ColumnInfo
 from tsgu._matrix import _internals, _products
 from tsgu._matrix._sparse_matrix import SparseMatrix
 from tsgu._rule._function import Derived, Function, NotTransposableError, adjoint_deviation, vectors
+from tsgu._rule._method import PreparedSolver
 from tsgu.precond import _base
 
 Apply = Callable[[Tensor], Tensor]
@@ -193,6 +194,8 @@ def _sums_to_zero(operator: MatrixOperator, values: Tensor) -> bool:
 
 def transposed(M: Any, hermitian: bool, method: str) -> Any:
     """The transpose of a preconditioner given as a matrix or callable."""
+    if isinstance(M, PreparedSolver):
+        return M.preconditioner().T
     if isinstance(M, Tensor) and M.layout == torch.sparse_csr:  # whose .T torch lacks
         return SparseMatrix.from_tensor(M.detach()).T.to_tensor()
     if hasattr(M, "T"):
@@ -226,6 +229,8 @@ def preconditioner(M: Any, n: int, dtype: torch.dtype, device: torch.device) -> 
     """
     if M is None:
         return _identity
+    if isinstance(M, PreparedSolver):
+        M = M.preconditioner()
     if isinstance(M, _base.Preconditioner):
         return M.fitted(n, dtype, device).apply
     if isinstance(M, SparseMatrix | Tensor):

@@ -13,6 +13,7 @@ from tsgu._matrix import _checks
 from tsgu._rule._method import Method
 from tsgu._rule._operator import check_transposable
 from tsgu._rule._outcome import Wanted
+from tsgu._rule._recipe import is_recipe
 from tsgu.precond._base import Preconditioner
 
 Solver = Callable[..., Any]
@@ -61,7 +62,8 @@ class Plan:
         adjoint = self.transpose_solve or self.solve
         if differentiated and not (isinstance(adjoint, Method) and adjoint.hermitian):
             M = adjoint.arguments(self.arguments).get("M") if isinstance(adjoint, Method) else self.arguments.get("M")
-            check_transposable(M, _kinds.name_of(adjoint), like)
+            if not is_recipe(M):
+                check_transposable(M, _kinds.name_of(adjoint), like)
 
     def resolved(self) -> "tuple[Role, Role]":
         """Who solves with A, and who solves with A^T."""

@@ -1,55 +1,76 @@
 """Algebraic multigrid: levels set up by PyAMG, cycles in torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from tsgu._core.factors import _amg
+from tsgu._core.factors import _amg, _galerkin
 from tsgu._core.pattern._symbolic import Symbolic
 from tsgu._matrix import _products
 from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
-from tsgu.precond._base import Preconditioner, matrix, undifferentiated
+from tsgu.precond._base import Origin, Preconditioner, matrix, undifferentiated
 
 
 @dataclass(frozen=True)
 class Level:
-    """The matrix of a level, the transfers to the next one, and the scale of the smoother."""
+    """The matrix of a level, the transfers to the next one, and the scale of the smoother.
+
+    ``spectrum`` and ``paired``: see :class:`tsgu._core.factors._amg.Level`.
+    """
 
     A: SparseMatrix
     P: SparseMatrix
     R: SparseMatrix
     scale: Tensor
+    spectrum: _galerkin.Spectrum
     paired: bool
 
     def transposed(self) -> "Level":
         P, R = (self.P, self.R) if self.paired else (self.R.T, self.P.T)
-        return Level(self.A.T, P, R, self.scale, self.paired)
+        return replace(self, A=self.A.T, P=P, R=R)
 
     def to(self, dtype: torch.dtype) -> "Level":
         A, P, R = (matrix.to(dtype) for matrix in (self.A, self.P, self.R))
-        return Level(A, P, R, self.scale.to(dtype), self.paired)
+        return replace(self, A=A, P=P, R=R, scale=self.scale.to(dtype))
+
+
+@dataclass(frozen=True)
+class Made:
+    """How the levels were made, and what is true of all of them. ``unit`` is what A was divided by."""
+
+    kind: str
+    degree: int
+    complexity: float
+    selfadjoint: bool
+    narrow: bool
+    """Whether the cycles are in single precision, whatever that of M."""
+    unit: float = 1.0
 
 
 class AMG(Preconditioner):
     """One V-cycle from zero, with the same smoother before and after the coarse correction."""
 
-    def __init__(
-        self, kind: str, levels: list[Level], coarse: Tensor, degree: int, complexity: float, selfadjoint: bool, n: int
-    ) -> None:
-        super().__init__(n, coarse.dtype, coarse.device)
-        self._kind, self._levels, self._coarse = kind, levels, coarse
-        self._degree, self._complexity, self._selfadjoint = degree, complexity, selfadjoint
-        self._coefficients = _amg.smoothing(degree)
+    _origin: Origin
+
+    def __init__(self, made: Made, levels: list[Level], coarse: Tensor, dtype: torch.dtype, origin: Origin) -> None:
+        super().__init__(origin.pattern.shape[0], dtype, coarse.device)
+        self._made, self._levels, self._coarse, self._origin = made, levels, coarse, origin
+        self._coefficients = _amg.smoothing(made.degree)
         self._csr = [[_products.csr(m.values, m.pattern) for m in (level.A, level.P, level.R)] for level in levels]
 
     def apply(self, v: Tensor) -> Tensor:
-        return self._cycle(0, v)
+        if not v.numel():
+            return v.clone()
+        if not self._made.narrow:
+            return self._cycle(0, v)
+        size = _power_of_two(v)
+        return self._cycle(0, (v / size).to(self._coarse.dtype)).to(v.dtype).mul_(size / self._made.unit)
 
     def _cycle(self, depth: int, b: Tensor) -> Tensor:
         if depth == len(self._levels):
@@ -79,26 +100,44 @@ class AMG(Preconditioner):
 
     @cached_property
     def T(self) -> "AMG":  # noqa: N802 - made once, for any number of adjoint solves
-        if self._selfadjoint and not self.dtype.is_complex:
-            return self
-        return self._like([level.transposed() for level in self._levels], self._coarse.mT.contiguous())
+        return _transposed(self)
 
     def to(self, dtype: torch.dtype) -> "AMG":
-        if dtype == self.dtype:
-            return self
-        return self._like([level.to(dtype) for level in self._levels], self._coarse.to(dtype))
+        return self if dtype == self.dtype else _converted(self, dtype)
 
-    def _like(self, levels: list[Level], coarse: Tensor) -> "AMG":
-        return AMG(self._kind, levels, coarse, self._degree, self._complexity, self._selfadjoint, self.shape[0])
+    def _anew(self, A: SparseMatrix) -> "AMG":
+        made, symbolic = self._made, A.pattern.symbolic
+        values = _products.host(A.values)
+        _amg.check_refreshed(values, symbolic, made.selfadjoint)
+        double = sp.csr_array((_double(values), symbolic.col, symbolic.indptr), shape=symbolic.shape)
+        sizes = [level.A.pattern.nnz for level in self._levels[1:]]
+        spectra = [level.spectrum for level in self._levels]
+        anew = _galerkin.anew(double, self._transfers, sizes, spectra, made.degree, made.selfadjoint)
+        if made.narrow:
+            made = replace(made, unit=_amg.unit(double))
+            _amg.check_single(anew, made.unit)
+        lift = partial(_lifted, self._coarse)
+        values = [double.data, *anew.values][: len(self._levels)]
+        levels = [
+            replace(level, A=level.A.with_values(lift(a / made.unit)), scale=lift(scale * made.unit))
+            for level, a, scale in zip(self._levels, values, anew.scales, strict=True)
+        ]
+        return AMG(made, levels, lift(anew.coarse * made.unit), self.dtype, self._origin)
+
+    @cached_property
+    def _transfers(self) -> list[_galerkin.Transfers]:
+        """P and R of each level on the host."""
+        return [(_on_host(level.P), _on_host(level.R)) for level in self._levels]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = self._kind, self._levels, self._coarse, self._degree, self._complexity, self._selfadjoint, self.shape[0]
-        return AMG, parts
+        return AMG, (self._made, self._levels, self._coarse, self.dtype, self._origin)
 
     def __repr__(self) -> str:
+        made = self._made
+        cycles = f", cycles in {self._coarse.dtype}" if made.narrow else ""
         return (
-            f"<amg {self._kind}: {len(self._levels) + 1} levels, {self._complexity:.1f} entries per entry of A, "
-            f"shape={self.shape}, dtype={self.dtype}, device={self.device}>"
+            f"<amg {made.kind}: {len(self._levels) + 1} levels, {made.complexity:.1f} entries per entry of A, "
+            f"shape={self.shape}, dtype={self.dtype}, device={self.device}{cycles}>"
         )
 
 
@@ -109,6 +148,7 @@ def amg(
     *,
     degree: int = 1,
     block: int = 1,
+    dtype: torch.dtype | None = None,
     **pyamg_arguments: Any,
 ) -> AMG:
     """Precondition by algebraic multigrid: levels set up by PyAMG, applied as one symmetric V-cycle.
@@ -132,6 +172,11 @@ def amg(
         of more products, and are more robust.
     block : int, optional
         Unknowns per node, numbered together, for all kinds but "ruge_stuben".
+    dtype : torch.dtype, optional
+        torch.float32 for cycles in single precision inside a method in double precision, complex ones for a complex A:
+        the same steps to 1e-8, for about half the memory. The levels are made in double precision all the same, A and
+        the residuals are scaled by powers of two before they are rounded, and where an entry would be lost even so,
+        the cycles are in double precision. By default that of A.
     **pyamg_arguments
         Of PyAMG's ``ruge_stuben_solver``, ``smoothed_aggregation_solver``, ``rootnode_solver`` or ``pairwise_solver``,
         such as ``strength``, ``CF``, ``aggregate``, ``max_levels``, or ``B``, an array of shape (n, modes). Not those
@@ -152,7 +197,8 @@ def amg(
         As :func:`jacobi`; if an argument is out of range, or the coarsest level has more than 4000 unknowns; if
         interpolation divides by zero, as it may for an indefinite A.
     TypeError
-        As :func:`jacobi`; for an argument that the kind does not have, or a complex matrix for a kind that is real.
+        As :func:`jacobi`; for an argument that the kind does not have, a complex matrix for a kind that is real, or a
+        ``dtype`` that is wider than that of A, or neither float32 nor float64.
 
     Notes
     -----
@@ -185,17 +231,72 @@ def amg(
     """
     degree = _amg.check_degree(degree)
     A = matrix(A)
+    wanted = _amg.check_dtype(None if dtype is None else _name(dtype), _name(A.dtype))
     if isinstance(pyamg_arguments.get("B"), Tensor):
         pyamg_arguments["B"] = pyamg_arguments["B"].detach().resolve_conj().cpu().numpy()
     found = _amg.build(A.values.cpu().numpy(), A.pattern.symbolic, kind, block, pyamg_arguments)
-    lift: Callable[[Any], Tensor] = lambda array: torch.from_numpy(array).to(A.device, A.dtype)  # noqa: E731
+    unit = _amg.unit(found.A)
+    narrow = wanted and _amg.fits_single(found)
+    unit = unit if narrow else 1.0
+    like = torch.empty(0, dtype=_single(A.dtype) if narrow else A.dtype, device=A.device)
+    lift = partial(_lifted, like)
+
+    def sparse(m: sp.csr_array, values: Any) -> SparseMatrix:
+        return SparseMatrix(lift(values), Pattern._of(Symbolic(m.indptr, m.indices, m.shape), A.device))
+
     levels = [
-        Level(_lifted(own.A, A), _lifted(own.P, A), _lifted(own.R, A), lift(own.scale), own.paired)
+        Level(
+            SparseMatrix(lift(own.A.data / unit), A.pattern) if own.A is found.A else sparse(own.A, own.A.data / unit),
+            sparse(own.P, own.P.data),
+            sparse(own.R, own.R.data),
+            lift(own.scale * unit),
+            own.spectrum,
+            own.paired,
+        )
         for own in found.levels
     ]
-    return AMG(kind, levels, lift(found.coarse), degree, found.complexity, found.hermitian, A.shape[0])
+    made = Made(kind, degree, found.complexity, found.hermitian, narrow, unit)
+    return AMG(made, levels, lift(found.coarse * unit), A.dtype, Origin(A.pattern))
 
 
-def _lifted(m: sp.csr_array, like: SparseMatrix) -> SparseMatrix:
-    pattern = Pattern._of(Symbolic(m.indptr, m.indices, m.shape), like.device)
-    return SparseMatrix(torch.from_numpy(m.data).to(like.device, like.dtype), pattern)
+@undifferentiated
+def _converted(M: AMG, dtype: torch.dtype) -> AMG:
+    inner = _single(dtype) if M._made.narrow else dtype
+    return AMG(M._made, [level.to(inner) for level in M._levels], M._coarse.to(inner), dtype, M._origin)
+
+
+@undifferentiated
+def _transposed(M: AMG) -> AMG:
+    levels, coarse = M._levels, M._coarse
+    if not M._made.selfadjoint or M.dtype.is_complex:
+        levels, coarse = [level.transposed() for level in levels], coarse.mT.contiguous()
+    return AMG(M._made, levels, coarse, M.dtype, M._origin.T)
+
+
+def _lifted(like: Tensor, array: Any) -> Tensor:
+    """An array as a tensor of the dtype and on the device of another."""
+    return torch.from_numpy(array).to(like)
+
+
+def _on_host(m: SparseMatrix) -> sp.csr_array:
+    symbolic = m.pattern.symbolic
+    return sp.csr_array((_double(_products.host(m.values)), symbolic.col, symbolic.indptr), shape=symbolic.shape)
+
+
+def _double(values: Any) -> Any:
+    return values.astype(np.result_type(values, np.float64), copy=False)
+
+
+def _single(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex64 if dtype.is_complex else torch.float32
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else repr(dtype)
+
+
+def _power_of_two(v: Tensor) -> Tensor:
+    """One for each column, so that its largest entry is between 1/2 and 1; 1 for zero."""
+    largest = (torch.view_as_real(v).abs().amax(-1) if v.is_complex() else v.abs()).amax(0)
+    exponent = torch.frexp(largest)[1]
+    return torch.ldexp(torch.ones_like(largest), exponent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -13,10 +14,24 @@ from torch import Tensor
 from tsgu._core.report import _solver_words
 from tsgu._matrix import _checks, _internals
 from tsgu._matrix._autocast import widened
+from tsgu._matrix._pattern import Pattern
 from tsgu._matrix._sparse_matrix import SparseMatrix
 
 P = ParamSpec("P")
 M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which matrices a preconditioner can be refreshed with: those on the pattern that it was built for, or, for the
+    transpose of one, on the transposed pattern."""
+
+    pattern: Pattern
+    transposed: bool = False
+
+    @property
+    def T(self) -> Origin:  # noqa: N802
+        return Origin(self.pattern, not self.transposed)
 
 
 class Preconditioner(ABC):
@@ -39,6 +54,9 @@ class Preconditioner(ABC):
     >>> M.T(torch.tensor([4.0, 5.0]))  # solves with the transpose of A
     tensor([1., 2.])
     """
+
+    _origin: Origin | None = None
+    """None for a class of the user's, which has no ``refresh``."""
 
     def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
         self.shape = (n, n)
@@ -66,6 +84,45 @@ class Preconditioner(ABC):
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Preconditioner:
         """The same in another dtype."""
+
+    def refresh(self, A: Any) -> Preconditioner:
+        """The same preconditioner for another matrix on the same pattern: a new one, and this one stays as it is.
+
+        It takes what was found on the pattern, or by much work on the values, from this one, and makes the rest anew:
+        in a training loop, where the values drift, it is as good as one that is built, for a small part of the time.
+
+        Parameters
+        ----------
+        A : Tensor (sparse COO or CSR) or SparseMatrix, shape (n, n)
+            On the pattern of the matrix that this was built for, of the transpose's for a transpose. Detached.
+
+        Returns
+        -------
+        Preconditioner
+            Of the dtype of this one.
+
+        Raises
+        ------
+        ValueError
+            If A is of another shape or pattern or on another device, a batch, or not finite; if a diagonal entry is
+            zero, or whatever else the preconditioner needs is missing.
+        TypeError
+            If A is dense or of another dtype, or complex where this is real; if ``torch.func.vmap`` maps over its
+            values; if the preconditioner is of another class than those of :mod:`tsgu.precond`.
+
+        Examples
+        --------
+        >>> import torch, tsgu
+        >>> A = tsgu.SparseMatrix.from_tensor(torch.tensor([[4.0, 1.0], [1.0, 2.0]]).to_sparse())
+        >>> M = tsgu.precond.jacobi(A)
+        >>> M.refresh(A.with_values(2 * A.values))(torch.ones(2))
+        tensor([0.1250, 0.2500])
+        """
+        return _refreshed(self, A)
+
+    def _anew(self, A: SparseMatrix) -> Preconditioner:
+        """The same for a matrix that fits."""
+        raise TypeError(_solver_words.refreshed_by(type(self).__name__))
 
     def fitted(self, n: int, dtype: torch.dtype, device: torch.device) -> Preconditioner:
         """The same for systems of this size, dtype and device.
@@ -97,6 +154,25 @@ def undifferentiated(build: Callable[P, M]) -> Callable[P, M]:
             return build(*args, **kwargs)
 
     return plainly
+
+
+@undifferentiated
+def _refreshed(M: Preconditioner, A: Any) -> Preconditioner:
+    name, origin = type(M).__name__.lower(), M._origin
+    if origin is None:
+        raise TypeError(_solver_words.refreshed_by(type(M).__name__))
+    if isinstance(A, Tensor | SparseMatrix) and A.device != M.device:
+        raise ValueError(_solver_words.refreshed_device(name, M.device, A.device))
+    A = matrix(A)
+    if A.shape != M.shape:
+        raise ValueError(_solver_words.refreshed_shape(name, M.shape[0], tuple(A.shape)))
+    if A.dtype.is_complex and not M.dtype.is_complex:
+        raise TypeError(_solver_words.refreshed_complex(name, M.dtype, A.dtype))
+    if origin.transposed:
+        return _refreshed(M.T, A.T).T
+    if not A.pattern.symbolic.equals(origin.pattern.symbolic):
+        raise ValueError(_solver_words.refreshed_pattern(name, origin.pattern.nnz, A.pattern.nnz))
+    return M._anew(SparseMatrix(A.values.to(M.dtype), origin.pattern))
 
 
 def matrix(A: Any) -> Any:

@@ -7,27 +7,35 @@ from torch import Tensor
 
 from tsgu._core.factors import _ilu
 from tsgu._core.factors._ilu import IncompleteFactors
-from tsgu.precond._base import Preconditioner, matrix, undifferentiated
+from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu.precond._base import Origin, Preconditioner, matrix, undifferentiated
 
 
 class ILU(Preconditioner):
     """Triangular solves on the host with factors that the transpose shares."""
 
+    _origin: Origin
+
     def __init__(
-        self, factors: IncompleteFactors, n: int, dtype: torch.dtype, device: torch.device, transposed: bool = False
+        self, factors: IncompleteFactors, dtype: torch.dtype, origin: Origin, drop_tol: float, fill_factor: float
     ) -> None:
-        super().__init__(n, dtype, device)
-        self._factors, self._transposed = factors, transposed
+        super().__init__(origin.pattern.shape[0], dtype, origin.pattern.device)
+        self._factors, self._origin = factors, origin
+        self._options = drop_tol, fill_factor
 
     def apply(self, v: Tensor) -> Tensor:
-        return torch.from_numpy(self._factors.solve(v.cpu().numpy(), self._transposed)).to(v)
+        return torch.from_numpy(self._factors.precondition(v.cpu().numpy(), self._origin.transposed)).to(v)
 
     @property
     def T(self) -> "ILU":  # noqa: N802
-        return ILU(self._factors, self.shape[0], self.dtype, self.device, not self._transposed)
+        return ILU(self._factors, self.dtype, self._origin.T, *self._options)
 
     def to(self, dtype: torch.dtype) -> "ILU":
-        return self if dtype == self.dtype else ILU(self._factors, self.shape[0], dtype, self.device, self._transposed)
+        return self if dtype == self.dtype else ILU(self._factors, dtype, self._origin, *self._options)
+
+    def _anew(self, A: SparseMatrix) -> "ILU":
+        drop_tol, fill_factor = self._options
+        return ilu(A, drop_tol=drop_tol, fill_factor=fill_factor)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, nnz={self._factors.nnz}>"
@@ -78,4 +86,4 @@ def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
     drop_tol, fill_factor = _ilu.check_options(drop_tol, fill_factor)
     A = matrix(A)
     factors = IncompleteFactors(A.values.cpu().numpy(), A.pattern.symbolic, drop_tol, fill_factor)
-    return ILU(factors, A.shape[0], A.dtype, A.device)
+    return ILU(factors, A.dtype, Origin(A.pattern), drop_tol, fill_factor)

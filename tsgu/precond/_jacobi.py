@@ -6,33 +6,41 @@ import torch
 from torch import Tensor
 
 from tsgu._core.factors import _amg, _blocks
-from tsgu.precond._base import Preconditioner, matrix, undifferentiated
+from tsgu._matrix._sparse_matrix import SparseMatrix
+from tsgu.precond._base import Origin, Preconditioner, matrix, undifferentiated
 
 
 class Jacobi(Preconditioner):
     """M = D^-1."""
 
-    def __init__(self, inverse: Tensor) -> None:
+    _origin: Origin
+
+    def __init__(self, inverse: Tensor, origin: Origin) -> None:
         super().__init__(inverse.shape[0], inverse.dtype, inverse.device)
-        self._inverse = inverse
+        self._inverse, self._origin = inverse, origin
 
     def apply(self, v: Tensor) -> Tensor:
         return self._inverse * v if v.dim() == 1 else self._inverse.unsqueeze(1) * v
 
     @property
     def T(self) -> "Jacobi":  # noqa: N802
-        return self
+        return Jacobi(self._inverse, self._origin.T)
 
     def to(self, dtype: torch.dtype) -> "Jacobi":
-        return self if dtype == self.dtype else Jacobi(self._inverse.to(dtype))
+        return self if dtype == self.dtype else Jacobi(self._inverse.to(dtype), self._origin)
+
+    def _anew(self, A: SparseMatrix) -> "Jacobi":
+        return jacobi(A)
 
 
 class BlockJacobi(Preconditioner):
     """The inverses of the blocks, (blocks, block, block), the last one padded by the identity."""
 
-    def __init__(self, inverses: Tensor, n: int) -> None:
-        super().__init__(n, inverses.dtype, inverses.device)
-        self._inverses = inverses
+    _origin: Origin
+
+    def __init__(self, inverses: Tensor, origin: Origin) -> None:
+        super().__init__(origin.pattern.shape[0], inverses.dtype, inverses.device)
+        self._inverses, self._origin = inverses, origin
 
     def apply(self, v: Tensor) -> Tensor:
         count, block, _ = self._inverses.shape
@@ -45,10 +53,13 @@ class BlockJacobi(Preconditioner):
 
     @property
     def T(self) -> "BlockJacobi":  # noqa: N802
-        return BlockJacobi(self._inverses.mT.contiguous(), self.shape[0])
+        return BlockJacobi(self._inverses.mT.contiguous(), self._origin.T)
 
     def to(self, dtype: torch.dtype) -> "BlockJacobi":
-        return self if dtype == self.dtype else BlockJacobi(self._inverses.to(dtype), self.shape[0])
+        return self if dtype == self.dtype else BlockJacobi(self._inverses.to(dtype), self._origin)
+
+    def _anew(self, A: SparseMatrix) -> "BlockJacobi":
+        return block_jacobi(A, self._inverses.shape[1])
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, block={self._inverses.shape[1]}>"
@@ -95,7 +106,7 @@ def jacobi(A: Any) -> Jacobi:
     diagonal = A.values.new_zeros(A.shape[0])
     diagonal[A.pattern.row[place].long()] = A.values[place]
     _amg.check_diagonal("jacobi", diagonal.cpu().numpy())
-    return Jacobi(1 / diagonal)
+    return Jacobi(1 / diagonal, Origin(A.pattern))
 
 
 @undifferentiated
@@ -149,4 +160,4 @@ def block_jacobi(A: Any, block: int) -> BlockJacobi:
     blocks[padding // size, padding % size, padding % size] = 1
     inverses = torch.linalg.inv_ex(blocks)[0]
     _blocks.check_inverses(blocks.cpu().numpy(), inverses.cpu().numpy(), n)
-    return BlockJacobi(inverses, n)
+    return BlockJacobi(inverses, Origin(A.pattern))

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 from jax import Array, lax
 from jax.tree_util import register_dataclass
 
@@ -55,15 +56,19 @@ class Entries:
     shape: tuple[int, int]
 
 
-@partial(register_dataclass, data_fields=["values", "start"], meta_fields=["below", "above"])
+@partial(register_dataclass, data_fields=["values", "start", "places"], meta_fields=["below", "above"])
 @dataclass(frozen=True, eq=False)
 class _ByDiagonals:
-    """The values of each diagonal, (diagonals, m) or that many vectors; see :class:`Diagonals`."""
+    """The values of each diagonal, (diagonals, m) or that many vectors; see :class:`Diagonals`.
+
+    ``places`` are those of the layout, where the values are to be replaced by others.
+    """
 
     values: Array | tuple[Array, ...]
     start: Array
     below: int
     above: int
+    places: Any = None
 
     def apply(self, x: Array, unroll: int, finite: bool) -> Array:
         rows = self.values[0].shape[0]
@@ -142,20 +147,39 @@ def operand(values: Array, entries: Entries, transposed: bool) -> Operand:
     return _ByRows(tuple(_each(value, bin) for bin in layout.bins), columns, layout, rows)
 
 
-def host_operand(values: npt.NDArray[Any], indptr: npt.NDArray[Any], col: npt.NDArray[Any], n: int) -> Operand:
-    """The same for a CSR matrix in NumPy, with NumPy arrays in it: nothing is compiled."""
-    layout = layout_of(indptr, col, np.arange(col.size, dtype=col.dtype), n, quick_to_compile=True)
+def host_operand(A: sp.csr_array, order: npt.NDArray[Any] | None = None, keep: bool = False) -> Operand:
+    """The same for a CSR matrix in NumPy, with NumPy arrays in it: nothing is compiled.
+
+    For :func:`refilled`, ``keep`` keeps the places of the entries, among values whose order is that of A or, for the
+    transpose of a matrix, given by ``order``.
+    """
+    values, col = A.data, A.indices
+    if order is not None:
+        values, col = np.empty_like(A.data), np.empty_like(A.indices)
+        values[order], col[order] = A.data, A.indices
+    index = np.arange(col.size, dtype=col.dtype) if order is None else order
+    layout = layout_of(A.indptr, A.indices, index, A.shape[1], quick_to_compile=True)
 
     def at(places: Any) -> Any:
         return np.append(values, values.dtype.type(0))[places]
 
     if isinstance(layout, Diagonals):
-        return _ByDiagonals(at(layout.places), layout.start, layout.below, layout.above)
+        places = layout.places if keep else None
+        return _ByDiagonals(at(layout.places), layout.start, layout.below, layout.above, places)
     columns: list[Any] = []
     for place in layout.bins:
         inside, place = place < col.size, np.minimum(place, col.size - 1)
         columns.append(np.where(inside, col[place], col[place[:1]]))
-    return _ByRows(tuple(map(at, layout.bins)), tuple(columns), layout, indptr.size - 1)
+    kept = layout if keep else replace(layout, bins=())
+    return _ByRows(tuple(map(at, layout.bins)), tuple(columns), kept, A.shape[0])
+
+
+def refilled(matrix: Operand, values: Array) -> Operand:
+    """A matrix of :func:`host_operand` that keeps its places, with other values."""
+    if isinstance(matrix, _ByDiagonals):
+        return replace(matrix, values=_take_or_zero(values, matrix.places))
+    assert isinstance(matrix, _ByRows)
+    return replace(matrix, values=tuple(_take_or_zero(values, bin) for bin in matrix.layout.bins))
 
 
 def apply(matrix: Operand, x: Array, unroll: int = _UNROLL, finite: bool = True) -> Array:

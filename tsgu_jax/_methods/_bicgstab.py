@@ -105,6 +105,7 @@ def bicgstab(
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
         Preconditioner, an approximation of the inverse of A. The adjoint takes ``M.T``,
         derived for a function. Not differentiated. See :mod:`tsgu_jax.precond`.
+        What ``direct.prepare`` returned will do too.
     settings : BICGSTABSettings, optional
         ``maxiter``, ``atol``, ``rtol`` and ``M`` in other words.
     on_failure : {"warn", "nan", "ignore"}, optional

@@ -91,6 +91,7 @@ def linear_cg(
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
         Preconditioner, Hermitian and definite, an approximation of the inverse of A. Not differentiated.
         See :mod:`tsgu_jax.precond`.
+        What ``direct.prepare`` returned will do too.
     settings : LinearCGSettings, optional
         ``maxiter`` and ``rtol`` in other words.
     on_failure : {"warn", "nan", "ignore"}, optional

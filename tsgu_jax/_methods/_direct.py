@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.lax import stop_gradient
 from jax.tree_util import register_dataclass
 
 from tsgu._core.factors._factorisation import library_for
@@ -21,6 +22,7 @@ from tsgu_jax._program import _factors, _host, _internals
 from tsgu_jax._program._outcome import Outcome
 from tsgu_jax._rule._frontend import call
 from tsgu_jax._rule._method import Method, refuse_callable
+from tsgu_jax.precond._factored import Factored
 
 
 @partial(register_dataclass, data_fields=[], meta_fields=["keep", "library", "rtol"])
@@ -42,7 +44,7 @@ class Direct:
         return _DirectSystem(values, entries, self.library, self.rtol)
 
 
-@partial(register_dataclass, data_fields=["_values", "_entries"], meta_fields=["_library", "_rtol"])
+@partial(register_dataclass, data_fields=["_values", "_entries"], meta_fields=["_library", "_rtol", "_flipped"])
 @dataclass(frozen=True, eq=False)
 class _DirectSystem:
     """One matrix, whose factors the host finds by its entries: see :mod:`tsgu_jax._program._store`."""
@@ -51,6 +53,7 @@ class _DirectSystem:
     _entries: Entries
     _library: str
     _rtol: float | None
+    _flipped: bool = False
 
     refusal = atol = evidence = None
 
@@ -60,12 +63,25 @@ class _DirectSystem:
     def solve_transpose(self, G: Array) -> tuple[Array, Outcome]:
         return self._solve(G, True)
 
+    @property
+    def T(self) -> _DirectSystem:  # noqa: N802
+        """The same factors for the transpose."""
+        return replace(self, _flipped=not self._flipped)
+
+    @property
+    def preconditioner(self) -> Factored:
+        """The factors as ``M``."""
+        values, entries = stop_gradient(self._values), self._entries
+        return Factored(values, entries.row, entries.col, entries.shape[0], self._library, self._rtol, self._flipped)
+
     def _solve(self, B: Array, transposed: bool) -> tuple[Array, Outcome]:
         columns = B.shape[1:]
         real = jnp.finfo(B.dtype).dtype
         x, code, residual = _host.call(
             "direct",
-            partial(_factors.solve, self._library, self._rtol, self._entries.shape, transposed, B.ndim),
+            partial(
+                _factors.solve, self._library, self._rtol, self._entries.shape, transposed != self._flipped, B.ndim
+            ),
             (
                 jax.ShapeDtypeStruct(B.shape, B.dtype),
                 jax.ShapeDtypeStruct(columns, jnp.int32),

@@ -154,6 +154,7 @@ def gmres(
     M : Array, BCOO, BCSR, SparseMatrix or callable, optional
         Preconditioner, an approximation of the inverse of A; it may change from step to step, as an inner iteration
         does. The adjoint takes ``M.T``, derived for a function. Not differentiated. See :mod:`tsgu_jax.precond`.
+        What ``direct.prepare`` returned will do too.
     restart : int, optional
         Steps of a cycle, 30 by default. Memory is ``restart`` vectors, twice that with ``M``.
     on_failure : {"warn", "nan", "ignore"}, optional

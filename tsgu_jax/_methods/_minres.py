@@ -176,6 +176,7 @@ def minres(
         Preconditioner, Hermitian and definite, positive or negative; an approximation of the inverse of A. Not
         differentiated.
         See :mod:`tsgu_jax.precond`.
+        What ``direct.prepare`` returned will do too.
     settings : MINRESSettings, optional
         ``maxiter`` and ``rtol`` in other words.
     on_failure : {"warn", "nan", "ignore"}, optional

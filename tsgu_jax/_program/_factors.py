@@ -3,9 +3,6 @@
 NumPy only.
 """
 
-import itertools
-import os
-import secrets
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -23,48 +20,10 @@ from tsgu_jax._program._store import Factors, store
 
 Array = npt.NDArray[Any]
 
-WORDS = 2
-"""32-bit words of a number, with 64-bit types turned off too: one drawn for the process, and one that counts."""
-
-
-class _Numbers:
-    """Numbers for factors that no other process, and no earlier one, has given.
-
-    A number may come from elsewhere, in what was pickled or what another process has sent. It must not be found then,
-    so that the factors are made again from the values.
-    """
-
-    def __init__(self) -> None:
-        self._count = itertools.count(1)
-        self._process, self._token = 0, 0
-        self._lock = Lock()
-
-    def next(self) -> int:
-        with self._lock:
-            if self._process != os.getpid():  # after a fork as well
-                self._process, self._token = os.getpid(), 1 + secrets.randbelow(2**32 - 1)
-            return self._token << 32 | next(self._count) % 2**32
-
-
-numbers = _Numbers()
-
-
-def words_of(numbers: Any) -> Array:
-    """Numbers, (...), as they travel, (..., words)."""
-    whole = np.asarray(numbers, np.uint64)
-    return np.stack([whole >> np.uint64(32), whole & np.uint64(2**32 - 1)], axis=-1).astype(np.uint32)
-
-
-def numbers_of(words: Array) -> Array:
-    """The numbers again."""
-    whole = words.astype(np.uint64)
-    numbers: Array = whole[..., 0] << np.uint64(32) | whole[..., 1]
-    return numbers
-
 
 def factor(library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array) -> None:
     """Make the factors of one matrix, where they are not there."""
-    _factors_of(library, rtol, *_counted(shape, values, row, col))
+    _factors_of(library, rtol, *counted(shape, values, row, col))
 
 
 def solve(
@@ -89,12 +48,20 @@ def solve(
     code = np.empty((*b.shape[: b.ndim - ndim], *b.shape[b.ndim - ndim + 1 :]), np.int32)
     residual = np.empty(code.shape, b.real.dtype)
     for part in members:
-        matrix = _counted(shape, *(member(a, part.member, 1) for a in (values, row, col)))
+        matrix = counted(shape, *(member(a, part.member, 1) for a in (values, row, col)))
         solved, codes, residuals = _solve(_factors_of(library, rtol, *matrix), transposed, part.columns)
         x[part.place] = part.restored(solved)
         code[part.place] = codes.reshape(code[part.place].shape)
         residual[part.place] = residuals.reshape(code[part.place].shape)
     return x, code, residual
+
+
+def found(
+    library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array
+) -> Factorisation | None:
+    """The factors of one matrix, made where they are not there; None where it is singular."""
+    factorisation: Factorisation | None = _factors_of(library, rtol, *counted(shape, values, row, col)).lu
+    return factorisation
 
 
 class Part(NamedTuple):
@@ -148,7 +115,7 @@ def _solve(factors: Factors, transposed: bool, b: Array) -> tuple[Array, Array, 
     return x.astype(b.dtype, copy=False), code, residual
 
 
-def _counted(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tuple[_symbolic.Symbolic, Array]:
+def counted(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tuple[_symbolic.Symbolic, Array]:
     """The pattern, and the values of the entries that count, in the order given."""
     counted, symbolic = _patterns.find(shape, row, col)
     return symbolic, values if counted is None else values[counted]
@@ -172,8 +139,8 @@ def _factored(library: str, rtol: float | None, symbolic: _symbolic.Symbolic, va
 
 
 def canonical(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tuple[_symbolic.Symbolic, Array]:
-    """The pattern and the values on it, to be kept, from entries in any order, with repeats and with padding."""
-    symbolic, values = _counted(shape, values.copy(), row, col)
+    """The pattern and the values on it, from entries in any order, with repeats and with padding."""
+    symbolic, values = counted(shape, values, row, col)
     return symbolic, merged(symbolic, values)
 
 

@@ -158,7 +158,7 @@ def _handle(frame_at: Any) -> int | None:
         function = _function(ctypes.string_at(text.data, text.size))
         given, results = frame.arguments, frame.results
         found = function(*(_array(given.buffers[i].contents) for i in range(given.size)))
-        found = found if isinstance(found, tuple) else (0 if found is None else found,)
+        found = found if isinstance(found, tuple | list) else (0 if found is None else found,)
         for i in range(results.size):
             _array(results.buffers[i].contents)[...] = found[i]
     except BaseException as error:  # of which C must not hear in another way, also not of KeyboardInterrupt

@@ -13,7 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,15 @@ _LEAST = 4
 class Factors:
     """Factors of one matrix, None if it is singular, and its values; made when they are first asked for."""
 
-    def __init__(self, lu: Any = None, values: Array | None = None) -> None:
-        self.lu = lu
+    def __init__(self, values: Array) -> None:
         self.values = values
-        self.made = values is None
+        self.lu: Any = None
+        self.made = False
         self.lock = Lock()
 
     @property
     def nbytes(self) -> int:
-        return (0 if self.lu is None else self.lu.nbytes) + (0 if self.values is None else self.values.nbytes)
+        return self.values.nbytes + (0 if self.lu is None else int(self.lu.nbytes))
 
 
 class FactorStore:
@@ -103,12 +103,12 @@ class FactorStore:
             key = self._last if self._is_last(kind, values) else (*kind, zlib.crc32(_bytes(values).data))
             factors = self._factors.get(key)
             if factors is None or not _same(factors.values, values):
-                factors = self._factors[key] = Factors(values=values.copy())
+                factors = self._factors[key] = Factors(values.copy())
             self._factors.move_to_end(key)
             self._last = key
         with factors.lock:
             if not factors.made:
-                factors.lu = make(cast(Array, factors.values))
+                factors.lu = make(factors.values)
                 factors.made = True
                 self._grown(key, factors)
         return factors
@@ -117,20 +117,6 @@ class FactorStore:
         """Whether the last one is wanted again, as in an adjoint: a comparison takes less than a hash."""
         last = self._factors.get(self._last)
         return last is not None and self._last[:-1] == kind and _same(last.values, values)
-
-    def keep(self, key: Hashable, lu: Any) -> None:
-        """Keep something under a key."""
-        factors = Factors(lu)
-        with self._lock:
-            self._factors[key] = factors
-        self._grown(key, factors)
-
-    def find(self, key: Hashable) -> Factors | None:
-        """What is kept under a key."""
-        with self._lock:
-            if key in self._factors:
-                self._factors.move_to_end(key)
-            return self._factors.get(key)
 
     def _grown(self, key: Hashable, factors: Factors) -> None:
         with self._lock:
@@ -145,9 +131,9 @@ class FactorStore:
             total -= self._sizes.pop(key, 0)
 
 
-def _same(one: Array | None, other: Array) -> bool:
+def _same(one: Array, other: Array) -> bool:
     """Bit by bit, so that NaN is the same as itself."""
-    return one is not None and np.array_equal(_bytes(one), _bytes(other))
+    return np.array_equal(_bytes(one), _bytes(other))
 
 
 def _bytes(values: Array) -> Array:

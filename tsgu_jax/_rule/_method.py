@@ -22,6 +22,7 @@ from tsgu_jax._program import _report
 from tsgu_jax._program._outcome import Member, Outcome
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax._program._report import Evidence, Label
+from tsgu_jax.precond._base import Preconditioner
 
 P = ParamSpec("P")
 
@@ -128,6 +129,9 @@ class PreparedSolver(Reporting):
 
     Its solves are not differentiated. Given to :func:`tsgu_jax.solve` it serves the forward and the adjoint solve of
     the same matrix, as often as that is solved with.
+
+    What ``direct`` has prepared, and its transpose ``.T``, may also be given as ``M`` to a Krylov method for another
+    matrix. There the factors precondition: they are not judged, and the solution is that of the method.
     """
 
     def __init__(self, name: str, A: SparseMatrix, prepared: Prepared, starts: bool) -> None:
@@ -155,6 +159,28 @@ class PreparedSolver(Reporting):
     def outcome(self, B: Array, atol: Any, transposed: bool) -> tuple[Array, Outcome]:
         """The same inside the gradient rule, which does not differentiate it and reports what came of it."""
         return _solved(self.prepared, self._checked("B", B), None, atol, transposed)
+
+    @property
+    def T(self) -> PreparedSolver:  # noqa: N802
+        """The same factors, prepared for the transpose; of ``direct`` alone."""
+        prepared: Any = self.prepared
+        if not hasattr(prepared, "T"):
+            raise AttributeError(_solver_words.transpose_of_prepared(self.name))
+        return PreparedSolver(self.name, self._matrix.T, prepared.T, self._starts)
+
+    @property
+    def preconditioner(self) -> Preconditioner:
+        """The factors as ``M``.
+
+        Raises
+        ------
+        TypeError
+            If it is not ``direct`` that has prepared: a method of steps is no linear map.
+        """
+        if not hasattr(self.prepared, "preconditioner"):
+            raise TypeError(_solver_words.not_m(self))
+        M: Preconditioner = self.prepared.preconditioner
+        return M
 
     def _checked(self, name: str, B: Any) -> Array:
         _checks.check_rhs(B, self._matrix.shape[0], None, name)

@@ -18,11 +18,13 @@ from tsgu._core import _kinds
 from tsgu._core.methods._options import ADJOINT, ASYMMETRY
 from tsgu._core.report import _solver_words
 from tsgu._core.report._status import CODE
+from tsgu_jax import precond
 from tsgu_jax._matrix import _checks, _products
 from tsgu_jax._matrix._columns import norm, power_of_two, relative_to, unit
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program._outcome import Outcome
 from tsgu_jax._rule._function import Derived, Function, adjoint_deviation, derive
+from tsgu_jax._rule._method import PreparedSolver
 from tsgu_jax.precond import _base
 
 Apply = Callable[[Array], Array]
@@ -194,6 +196,14 @@ def transposed(M: Any, like: jax.ShapeDtypeStruct) -> Any | str:
     return derived if isinstance(derived, str) else derived.transpose
 
 
+def refuse_recipe(M: Any) -> None:
+    """Refuse a function of ``precond``, or a partial of one, in the place of what it builds."""
+    function = M.func if isinstance(M, partial) else M
+    recipes = precond.amg, precond.block_jacobi, precond.ilu, precond.jacobi
+    if any(function is recipe for recipe in recipes):
+        raise TypeError(_solver_words.recipe_in_jax(function.__name__))
+
+
 def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditioner | None:
     """M as something to apply; None for the identity.
 
@@ -206,6 +216,9 @@ def preconditioner(M: Any, n: int, dtype: Any, hermitian: bool) -> Preconditione
     """
     if M is None:
         return None
+    refuse_recipe(M)
+    if isinstance(M, PreparedSolver):
+        M = M.preconditioner
     if isinstance(M, _base.Preconditioner):
         return M.fitted(n, dtype)
     if isinstance(M, BCOO | BCSR | SparseMatrix) or _checks.is_array(M):

@@ -18,6 +18,7 @@ from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._rule._foreign import Foreign, ForeignSystem
 from tsgu_jax._rule._function import is_function, trace
 from tsgu_jax._rule._method import Configured, Method, PreparedSolver
+from tsgu_jax._rule._operator import refuse_recipe
 from tsgu_jax._rule._system import LinearSystem
 from tsgu_jax.precond._base import Preconditioner
 
@@ -94,6 +95,7 @@ class Plan:
         arguments = {name: value for name, value in self.arguments.items() if name != "x0"}
         if isinstance(solver, Method):  # which solves with A and with A^T, so that one preparation serves both
             M = arguments.get("M")
+            refuse_recipe(M)
             if is_function(M) and not _kinds.prepares(M):
                 arguments["M"] = trace("M", M, like, convert=True)
             return solver.configure(arguments, like.shape[0], like.dtype, matrix)

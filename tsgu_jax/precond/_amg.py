@@ -13,10 +13,14 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _amg
+from tsgu._core.pattern._symbolic import Symbolic
 from tsgu_jax._matrix import _products
+from tsgu_jax._matrix._columns import power_of_two
 from tsgu_jax._matrix._products import Operand
-from tsgu_jax._program import _mesh
-from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
+from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._program import _host, _internals, _mesh
+from tsgu_jax.precond import _levels
+from tsgu_jax.precond._base import Apply, Origin, Preconditioner, is_traced, matrix
 
 _UNROLL = 2
 """Where the solvers unroll further: a cycle has a dozen products, each in two places of a method, to be compiled."""
@@ -55,8 +59,8 @@ class Level:
 
 @partial(
     register_dataclass,
-    data_fields=["levels", "coarse"],
-    meta_fields=["n", "kind", "degree", "complexity", "selfadjoint"],
+    data_fields=["levels", "coarse", "unit", "spectra", "transfers", "origin"],
+    meta_fields=["kind", "degree", "complexity", "form", "outer"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class AMG(Preconditioner):
@@ -64,35 +68,86 @@ class AMG(Preconditioner):
 
     levels: tuple[Level, ...]
     coarse: Array
-    n: int
+    unit: Any
+    """What A was divided by, where the cycles are in single precision whatever the dtype of M; else None."""
+    spectra: Array
+    transfers: tuple[Array, ...]
+    """For ``refresh``; see :mod:`tsgu_jax.precond._levels`, also for ``form``."""
+    origin: Origin
     kind: str
     degree: int
     complexity: str  # as it is printed, so that hierarchies that differ in less are of one structure
-    selfadjoint: bool
+    form: _levels.Form
+    outer: str
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.n, self.n
+        return self.origin.n, self.origin.n
 
     @property
     def dtype(self) -> Any:
-        return self.coarse.dtype
+        return jnp.dtype(self.outer)
 
     @property
     def apply(self) -> Apply:
         coefficients = tuple(_amg.smoothing(self.degree))
-        return lambda v: _compiled(self.levels, self.coarse, v, coefficients)
+        cycle: Apply = lambda v: _compiled(self.levels, self.coarse, v, coefficients)  # noqa: E731
+        if not self.form.narrow:
+            return cycle
+
+        def apply(v: Array) -> Array:
+            if v.size == 0:
+                return v
+            size = power_of_two(v)
+            x = cycle((v / size).astype(self.coarse.dtype))
+            return x.astype(v.dtype) * (size / self.unit).astype(size.dtype)
+
+        return apply
 
     @property
     def T(self) -> AMG:  # noqa: N802
-        if not self.selfadjoint:
-            return replace(self, levels=tuple(level.transposed for level in self.levels), coarse=self.coarse.T)
+        if not self.form.hermitian:
+            levels = tuple(level.transposed for level in self.levels)
+            return replace(self, levels=levels, coarse=self.coarse.T, origin=self.origin.T)
         # The transpose of a Hermitian operator is its conjugate.
-        return jax.tree.map(jnp.conj, self) if jnp.iscomplexobj(self.coarse) else self
+        conj: Any = jnp.conj if jnp.iscomplexobj(self.coarse) else lambda a: a
+        levels, coarse = jax.tree.map(conj, (self.levels, self.coarse))
+        return replace(self, levels=levels, coarse=coarse, origin=self.origin.T)
+
+    def astype(self, dtype: Any) -> AMG:
+        """The same in another dtype."""
+        outer = jnp.dtype(dtype).name
+        if outer == self.outer:
+            return self
+        inner = jnp.dtype(_single(outer) if self.form.narrow else outer)
+        cast = partial(jax.tree.map, lambda a: a.astype(inner) if jnp.issubdtype(a.dtype, jnp.inexact) else a)
+        levels, coarse, transfers = cast((self.levels, self.coarse, self.transfers))
+        form = self.form._replace(dtype=inner.name)
+        return replace(self, levels=levels, coarse=coarse, transfers=transfers, form=form, outer=outer)
+
+    def _anew(self, A: SparseMatrix) -> AMG:
+        given = A.values, self.origin.row, self.origin.col, self.spectra, *self.transfers
+        if _internals.is_traced(A.values, self):
+            results = [jax.ShapeDtypeStruct(*each) for each in self.form.results]
+            found = _host.call("amg", partial(_levels.anew, self.form), results, *given)
+        else:
+            found = _mesh.lifted(_levels.made(self.form, *map(np.asarray, given)))
+        unit = found.pop() if self.form.narrow else None
+        coarse, *found = found
+        fine = A.values if unit is None else A.values / unit
+        values = [fine.astype(coarse.dtype), *found[len(self.levels) :]]
+        levels = tuple(map(_refilled, self.levels, values, found))
+        return replace(self, levels=levels, coarse=coarse, unit=unit)
 
     def __repr__(self) -> str:
         levels = f"{len(self.levels) + 1} levels, {self.complexity} entries per entry of A"
-        return f"<amg {self.kind}: {levels}, {self._text}>"
+        cycles = f", cycles in {self.form.dtype}" if self.form.narrow else ""
+        return f"<amg {self.kind}: {levels}, {self._text}{cycles}>"
+
+
+def _refilled(level: Level, values: Array, scale: Array) -> Level:
+    transposed = level.A_transposed and _products.refilled(level.A_transposed, values)
+    return replace(level, A=_products.refilled(level.A, values), A_transposed=transposed, scale=scale)
 
 
 def _cycle(levels: tuple[Level, ...], coarse: Array, b: Array, coefficients: tuple[tuple[float, float], ...]) -> Array:
@@ -129,6 +184,7 @@ def amg(
     *,
     degree: int = 1,
     block: int = 1,
+    dtype: Any = None,
     **pyamg_arguments: Any,
 ) -> AMG:
     """Precondition by algebraic multigrid: levels set up by PyAMG, applied as one symmetric V-cycle.
@@ -153,6 +209,11 @@ def amg(
         of more products, and are more robust.
     block : int, optional
         Unknowns per node, numbered together, for all kinds but "ruge_stuben".
+    dtype : dtype, optional
+        jnp.float32 for cycles in single precision inside a method in double precision, complex ones for a complex A:
+        the same steps to 1e-8, for about half the memory. The levels are made in double precision all the same, A and
+        the residuals are scaled by powers of two before they are rounded, and where an entry would be lost even so,
+        the cycles are in double precision. By default that of A.
     **pyamg_arguments
         Of PyAMG's ``ruge_stuben_solver``, ``smoothed_aggregation_solver``, ``rootnode_solver`` or ``pairwise_solver``,
         such as ``strength``, ``CF``, ``aggregate``, ``max_levels``, or ``B``, an array of shape (n, modes). Not those
@@ -173,8 +234,8 @@ def amg(
         As :func:`jacobi`; if an argument is out of range, or the coarsest level has more than 4000 unknowns; if
         interpolation divides by zero, as it may for an indefinite A.
     TypeError
-        As :func:`jacobi`; if A is traced; for an argument that the kind does not have, or a complex matrix for a kind
-        that is real.
+        As :func:`jacobi`; if A is traced; for an argument that the kind does not have, a complex matrix for a kind that
+        is real, or a ``dtype`` that is wider than that of A, or neither float32 nor float64.
 
     Notes
     -----
@@ -203,6 +264,7 @@ def amg(
     degree = _amg.check_degree(degree)
     _amg.check_kind(kind)
     A = matrix(A)
+    wanted = _amg.check_dtype(None if dtype is None else _name(dtype), A.dtype.name)
     if is_traced(A):
         raise TypeError(
             "A must be concrete for amg, which sets up its levels on the host; got traced values. "
@@ -210,24 +272,44 @@ def amg(
         )
     values = np.asarray(A.values)
     found = _amg.build(values, A.pattern.symbolic, kind, block, pyamg_arguments)
-
-    def operand(m: Any) -> Operand:
-        m = m.tocsr()
-        return _products.host_operand(m.data.astype(values.dtype), m.indptr, m.indices, m.shape[1])
+    unit = _amg.unit(found.A)
+    narrow = wanted and _amg.fits_single(found)
+    unit = unit if narrow else 1.0
+    inner = np.dtype(_single(values.dtype)) if narrow else values.dtype
 
     def level(given: _amg.Level) -> Level:
+        A = given.A / unit
+        A, P, R = (m.astype(inner) for m in (A, given.P, given.R))
         transposes: list[Operand | None] = [None, None, None]
         if not found.hermitian:
-            wanted = (given.A,) if given.paired else (given.A, given.P, given.R)
-            transposes[: len(wanted)] = [operand(m.T) for m in wanted]
-        scale: Any = given.scale.astype(values.dtype)
-        return Level(operand(given.A), operand(given.P), operand(given.R), scale, *transposes)
+            order = Symbolic(A.indptr, A.indices, A.shape).transposition
+            transposes[0] = _products.host_operand(A.T.tocsr(), order, keep=True)
+            if not given.paired:
+                transposes[1:] = [_products.host_operand(m.T.tocsr()) for m in (P, R)]
+        operands = _products.host_operand(A, keep=True), _products.host_operand(P), _products.host_operand(R)
+        scale: Any = (given.scale * unit).astype(inner)
+        return Level(*operands, scale, *transposes)
 
-    coarse: Any = found.coarse.astype(values.dtype)
+    form = _levels.Form.of(found, degree, narrow, inner.name)
+    transfers: Any = _levels.flat(found, inner)
+    spectra: Any = np.array([own.spectrum for own in found.levels], values.real.dtype).reshape(-1)
+    coarse: Any = (found.coarse * unit).astype(inner)
+    text, outer = f"{found.complexity:.1f}", values.dtype.name
+    scaled = np.float64(unit) if narrow else None
     host = AMG(
         tuple(map(level, found.levels)),
-        coarse,
-        *(A.shape[0], kind, degree, f"{found.complexity:.1f}", found.hermitian),
+        *(coarse, scaled, spectra, transfers, Origin.of(A), kind, degree, text, form, outer),
     )
     lifted: AMG = _mesh.lifted(host)
-    return lifted
+    return replace(lifted, origin=host.origin)
+
+
+def _name(dtype: Any) -> str:
+    try:
+        return jnp.dtype(dtype).name
+    except TypeError:
+        return repr(dtype)
+
+
+def _single(dtype: Any) -> str:
+    return "complex64" if jnp.issubdtype(dtype, jnp.complexfloating) else "float32"

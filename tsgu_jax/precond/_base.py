@@ -4,20 +4,68 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.lax import stop_gradient
+from jax.tree_util import register_dataclass
 
 from tsgu._core.report import _solver_words
 from tsgu_jax._matrix import _checks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
-from tsgu_jax._program import _internals
+from tsgu_jax._program import _internals, _mesh
 from tsgu_jax._program._promotion import as_usual
 
 Apply = Callable[[Array], Array]
+
+
+@partial(register_dataclass, data_fields=["row", "col"], meta_fields=["n", "transposed"])
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Which matrices a preconditioner can be refreshed with: those on the pattern that it was built for, or, for the
+    transpose of one, on the transposed pattern."""
+
+    row: Any
+    col: Any
+    n: int
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, A: SparseMatrix) -> Self:
+        row, col = (e if isinstance(e, Array) else _mesh.lifted(e) for e in (A.pattern.row, A.pattern.col))
+        return cls(row, col, A.shape[0])
+
+    @property
+    def T(self) -> Origin:  # noqa: N802
+        return replace(self, transposed=not self.transposed)
+
+    def fitted(self, name: str, A: SparseMatrix) -> SparseMatrix:
+        """A on this pattern; NaN where it is on another and only the running program can tell."""
+        row, col = A.pattern.row, A.pattern.col
+        if row.shape != self.row.shape:
+            raise ValueError(_solver_words.refreshed_pattern(name, self.row.shape[0], row.shape[0]))
+        if row is self.row and col is self.col:
+            return A
+        if _internals.is_traced(row, col, self.row, self.col):
+            known: Any = lambda values, *_: values  # noqa: E731
+            values = _mesh.cond(self._equal(row, col), known, self._sorted, A.values, row, col)
+            return SparseMatrix.from_coo(self.row, self.col, values, (self.n, self.n))
+        if not (np.array_equal(row, self.row) and np.array_equal(col, self.col)):
+            raise ValueError(_solver_words.refreshed_pattern(name, self.row.shape[0], row.shape[0]))
+        return A
+
+    def _equal(self, row: Any, col: Any) -> Array:
+        return jnp.all((row == self.row) & (col == self.col))
+
+    def _sorted(self, values: Array, row: Array, col: Array) -> Array:
+        """Values of the same entries in another order, brought into that of a pattern that is known: by rows."""
+        order = jnp.lexsort((col, row))
+        return jnp.where(self._equal(row[order], col[order]), values[order], jnp.nan)
 
 
 class Preconditioner(ABC):
@@ -37,6 +85,9 @@ class Preconditioner(ABC):
     >>> M.T(jnp.array([4.0, 5.0]))  # solves with the transpose of A
     Array([1., 2.], dtype=float32)
     """
+
+    origin: Origin
+    """Of the matrix that it was built for; one of a class of the user's need not have it, nor ``refresh``."""
 
     @property
     @abstractmethod
@@ -73,6 +124,62 @@ class Preconditioner(ABC):
         v = _checks.as_array("v", v)
         dtype = jnp.promote_types(self.dtype, v.dtype)
         return _applied(self.astype(dtype), v.astype(dtype))
+
+    @as_usual
+    def refresh(self, A: Any) -> Preconditioner:
+        """The same preconditioner for another matrix on the same pattern: a new one, and this one stays as it is.
+
+        It takes what was found on the pattern, or by much work on the values, from this one, and makes the rest anew:
+        in a training loop, where the values drift, it is as good as one that is built, for a small part of the time.
+        The structure stays that of this one, so that nothing is compiled again. Under ``jit``, ``scan`` and ``vmap``
+        too, where A is traced, and this preconditioner may be.
+
+        Parameters
+        ----------
+        A : BCOO, BCSR or SparseMatrix, shape (n, n)
+            On the pattern of the matrix that this was built for, of the transpose's for a transpose; without repeats or
+            padding where its indices are traced. No gradient flows into it.
+
+        Returns
+        -------
+        Preconditioner
+            Of the dtype of this one.
+
+        Raises
+        ------
+        ValueError
+            If A is of another shape or has another number of entries, or is a batch; where it is concrete, if it is on
+            another pattern or not finite, if a diagonal entry is zero, or whatever else the preconditioner needs is
+            missing. A traced matrix of which only that is true makes the solve break down, which is reported.
+        TypeError
+            If A is dense or of another dtype, or complex where this is real; if the preconditioner is of another class
+            than those of :mod:`tsgu_jax.precond`.
+
+        Examples
+        --------
+        >>> import jax, jax.numpy as jnp, tsgu_jax
+        >>> from jax.experimental.sparse import BCOO
+        >>> A = tsgu_jax.SparseMatrix.from_bcoo(BCOO.fromdense(jnp.array([[4.0, 1.0], [1.0, 2.0]])))
+        >>> M = tsgu_jax.precond.jacobi(A)
+        >>> jax.jit(lambda values: M.refresh(A.with_values(values))(jnp.ones(2)))(2 * A.values)
+        Array([0.125, 0.25 ], dtype=float32)
+        """
+        name, origin = type(self).__name__.lower(), getattr(self, "origin", None)
+        if origin is None:
+            raise TypeError(_solver_words.refreshed_by(type(self).__name__))
+        A = matrix(A)
+        if tuple(A.shape) != self.shape:
+            raise ValueError(_solver_words.refreshed_shape(name, self.shape[0], tuple(A.shape)))
+        if jnp.issubdtype(A.dtype, jnp.complexfloating) and not jnp.issubdtype(self.dtype, jnp.complexfloating):
+            raise TypeError(_solver_words.refreshed_complex(name, self.dtype, A.dtype))
+        if origin.transposed:
+            return self.T.refresh(A.T).T
+        A = origin.fitted(name, A)
+        return self._anew(A.with_values(A.values.astype(self.dtype)))
+
+    def _anew(self, A: SparseMatrix) -> Preconditioner:
+        """The same for a matrix that fits."""
+        raise TypeError(_solver_words.refreshed_by(type(self).__name__))
 
     def astype(self, dtype: Any) -> Self:
         """The same in another dtype."""

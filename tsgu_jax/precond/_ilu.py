@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
 from tsgu._core.factors import _ilu
-from tsgu_jax._program import _factors, _host, _mesh
+from tsgu_jax._matrix._sparse_matrix import SparseMatrix
+from tsgu_jax._program import _host, _mesh
 from tsgu_jax._program._promotion import as_usual
 from tsgu_jax.precond import _incomplete
-from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
+from tsgu_jax.precond._base import Apply, Origin, Preconditioner, is_traced, matrix
 
 
 @partial(
     register_dataclass,
-    data_fields=["number", "values", "row", "col"],
-    meta_fields=["n", "drop_tol", "fill_factor", "transposed"],
+    data_fields=["values", "origin"],
+    meta_fields=["drop_tol", "fill_factor"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class ILU(Preconditioner):
-    """Factors on the host, by a number under which it finds them, and the entries from which it makes them again.
+    """Incomplete factors, which the host finds by the entries of the matrix, and makes where they are not there."""
 
-    The entries travel to the host once a solve, which makes sure of the factors; a step sends the number and a vector.
-    The number is 0 where A was traced and nothing has been factored yet.
-    """
-
-    number: Any
     values: Array
-    row: Any
-    col: Any
-    n: int
+    origin: Origin
     drop_tol: float
     fill_factor: float
-    transposed: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.n, self.n
+        return self.origin.n, self.origin.n
 
     @property
     def dtype(self) -> Any:
@@ -51,21 +43,21 @@ class ILU(Preconditioner):
 
     @property
     def apply(self) -> Apply:
-        find = partial(_incomplete.find, self.n, self.drop_tol, self.fill_factor)
-        entries = self.number, self.values, self.row, self.col
-        number = _host.call("ilu", find, jax.ShapeDtypeStruct((_factors.WORDS,), jnp.uint32), *entries)
-
         def apply(v: Array) -> Array:
-            solve = partial(_incomplete.solve, self.transposed, v.ndim)
-            x: Array = _host.call("ilu", solve, jax.ShapeDtypeStruct(v.shape, v.dtype), number, v)
+            options = self.drop_tol, self.fill_factor, self.shape, self.origin.transposed, v.ndim
+            solve = partial(_incomplete.solve, *options)
+            like = jax.ShapeDtypeStruct(v.shape, v.dtype)
+            x: Array = _host.call("ilu", solve, like, self.values, self.origin.row, self.origin.col, v)
             return x
 
         return apply
 
     @property
     def T(self) -> ILU:  # noqa: N802
-        entries = self.number, self.values, self.row, self.col
-        return ILU(*entries, self.n, self.drop_tol, self.fill_factor, not self.transposed)
+        return replace(self, origin=self.origin.T)
+
+    def _anew(self, A: SparseMatrix) -> ILU:
+        return ilu(A, drop_tol=self.drop_tol, fill_factor=self.fill_factor)
 
     def astype(self, dtype: Any) -> ILU:
         return self  # the factors take any vector
@@ -116,9 +108,8 @@ def ilu(A: Any, *, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> ILU:
     """
     drop_tol, fill_factor = _ilu.check_options(drop_tol, fill_factor)
     A = matrix(A)
-    n, number = A.shape[0], 0
-    entries = [A.values, A.pattern.row, A.pattern.col]
     if not is_traced(A):
-        number = _incomplete.add(n, drop_tol, fill_factor, *map(np.asarray, entries))
-    values, row, col = (e if isinstance(e, Array) else _mesh.lifted(e) for e in entries)
-    return ILU(_mesh.lifted(_factors.words_of(number)), values, row, col, n, drop_tol, fill_factor)
+        entries = map(np.asarray, (A.values, A.pattern.row, A.pattern.col))
+        _incomplete.factor(drop_tol, fill_factor, A.shape, *entries)
+    values = A.values if isinstance(A.values, Array) else _mesh.lifted(A.values)
+    return ILU(values, Origin.of(A), drop_tol, fill_factor)

@@ -16,15 +16,16 @@ from tsgu._core.factors import _amg, _blocks
 from tsgu_jax._matrix._sparse_matrix import SparseMatrix
 from tsgu_jax._program import _internals
 from tsgu_jax._program._promotion import as_usual
-from tsgu_jax.precond._base import Apply, Preconditioner, is_traced, matrix
+from tsgu_jax.precond._base import Apply, Origin, Preconditioner, is_traced, matrix
 
 
-@partial(register_dataclass, data_fields=["inverse"], meta_fields=[])
+@partial(register_dataclass, data_fields=["inverse", "origin"], meta_fields=[])
 @dataclass(frozen=True, eq=False, repr=False)
 class Jacobi(Preconditioner):
     """M = D^-1."""
 
     inverse: Array
+    origin: Origin
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -40,20 +41,23 @@ class Jacobi(Preconditioner):
 
     @property
     def T(self) -> Jacobi:  # noqa: N802
-        return self
+        return Jacobi(self.inverse, self.origin.T)
+
+    def _anew(self, A: SparseMatrix) -> Jacobi:
+        return jacobi(A)
 
 
-@partial(register_dataclass, data_fields=["inverses"], meta_fields=["n"])
+@partial(register_dataclass, data_fields=["inverses", "origin"], meta_fields=[])
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockJacobi(Preconditioner):
     """The inverses of the blocks, (blocks, block, block), the last one padded by the identity."""
 
     inverses: Array
-    n: int
+    origin: Origin
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.n, self.n
+        return self.origin.n, self.origin.n
 
     @property
     def dtype(self) -> Any:
@@ -64,16 +68,19 @@ class BlockJacobi(Preconditioner):
         count, block, _ = self.inverses.shape
 
         def apply(v: Array) -> Array:
-            padded = jnp.pad(v, ((0, count * block - self.n), *((0, 0) for _ in v.shape[1:])))
+            padded = jnp.pad(v, ((0, count * block - self.origin.n), *((0, 0) for _ in v.shape[1:])))
             parts = padded.reshape(count, block, *v.shape[1:])
             product = jnp.einsum("bij,bj...->bi...", self.inverses, parts, precision="highest")
-            return product.reshape(padded.shape)[: self.n]
+            return product.reshape(padded.shape)[: self.origin.n]
 
         return apply
 
     @property
     def T(self) -> BlockJacobi:  # noqa: N802
-        return BlockJacobi(self.inverses.mT, self.n)
+        return BlockJacobi(self.inverses.mT, self.origin.T)
+
+    def _anew(self, A: SparseMatrix) -> BlockJacobi:
+        return block_jacobi(A, self.inverses.shape[1])
 
     def __repr__(self) -> str:
         shape = getattr(self.inverses, "shape", (None, None))
@@ -127,7 +134,7 @@ def jacobi(A: Any) -> Jacobi:
         inverse = 1 / diagonal
     if not traced:
         _amg.check_diagonal("jacobi", np.asarray(diagonal))
-    return Jacobi(inverse)
+    return Jacobi(inverse, Origin.of(A))
 
 
 @as_usual
@@ -178,7 +185,7 @@ def block_jacobi(A: Any, block: int) -> BlockJacobi:
         inverses = jnp.linalg.inv(blocks)
     if not traced:
         _blocks.check_inverses(np.asarray(blocks), np.asarray(inverses), n)
-    return BlockJacobi(inverses, n)
+    return BlockJacobi(inverses, Origin.of(A))
 
 
 def _blocks_of(A: SparseMatrix, size: int) -> Array:

@@ -8,7 +8,7 @@ same before and after the coarse correction, so that the cycle of a Hermitian po
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from tsgu._core.factors import _galerkin
 from tsgu._core.factors._blocks import check_size
 from tsgu._core.methods._options import ASYMMETRY, check_keywords
 from tsgu._core.pattern._symbolic import Symbolic
-from tsgu._core.report import _matrix_words
+from tsgu._core.report import _matrix_words, _solver_words
 
 Array = npt.NDArray[Any]
 
@@ -50,9 +51,8 @@ _LARGEST = 4000
 _LARGEST_WEIGHT = 1e8
 """Interpolation weight that leaves half the digits. Of a sound A they are about 1."""
 
-_LANCZOS = 12
-_SAFETY = 1.05
-"""Steps of the estimate of the largest eigenvalue, which is from below, and the factor on it."""
+_LARGEST_SINGLE = 2.0**100
+"""Inverse of an entry, relative to the largest of A, that still has room in single precision to be multiplied."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,20 @@ class Level:
     P: sp.csr_array
     R: sp.csr_array
     scale: Array
+    spectrum: _galerkin.Spectrum
     paired: bool
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The levels above the coarsest, the dense inverse there, and what they amount to.
+    """A, the levels above the coarsest, the dense inverse there, and what they amount to.
 
     ``complexity`` counts the entries of the matrices of all levels, relative to those of A; ``hermitian`` says that
     one cycle is its own conjugate transpose.
     """
 
     kind: str
+    A: sp.csr_array
     levels: tuple[Level, ...]
     coarse: Array
     complexity: float
@@ -116,40 +118,42 @@ def build(values: Array, pattern: Symbolic, kind: str, block: int, arguments: Ma
     A = _tidy(sp.csr_array((values, pattern.col, pattern.indptr), shape=pattern.shape, copy=True))
     check_diagonal("amg", A.diagonal())
     if n == 0:
-        return Hierarchy(kind, (), np.zeros((0, 0), A.dtype), 1.0, True)
+        return Hierarchy(kind, A, (), np.zeros((0, 0), A.dtype), 1.0, True)
     symmetry = _symmetry(values, pattern, eps)
     hermitian = symmetry == "hermitian"
     options: dict[str, Any] = {"max_coarse": _MAX_COARSE, **arguments}
     if "symmetry" in accepted:
         options.setdefault("symmetry", symmetry)
-    unit = _unit(A)  # PyAMG compares entries with products of two, and prints a line for each that looks too small
-    given = sp.csr_matrix(A / unit) if block == 1 else sp.csr_matrix(A / unit).tobsr((block, block))
+    size = unit(A)  # PyAMG compares entries with products of two, and prints a line for each that looks too small
+    given = sp.csr_matrix(A / size) if block == 1 else sp.csr_matrix(A / size).tobsr((block, block))
     with _reproducible():
         found = function(given, presmoother=None, postsmoother=None, **options).levels
     _check_weights(kind, found)
-    last = found[-1].A * unit
+    last = found[-1].A
     if last.shape[0] > _LARGEST:
         raise ValueError(
             f"A must coarsen to at most {_LARGEST} unknowns for amg; {kind} halts at {last.shape[0]} of {n} after "
             f"{len(found)} levels. Raise max_levels, change strength, or choose another kind."
         )
-    matrices = [_tidy(sp.csr_array(level.A) * unit) for level in found]
     transfers = [(_tidy(sp.csr_array(level.P)), _tidy(sp.csr_array(level.R))) for level in found[:-1]]
     paired = [_equal(R, P.T.tocsr()) for P, R in transfers]
     real = A.dtype.kind != "c"
     hermitian = hermitian and all(
         (same and real) or _small(R - P.conj().T, R, eps) for same, (P, R) in zip(paired, transfers, strict=True)
     )
-    levels = [
-        Level(A, P, R, _scale(A, hermitian), same) for A, (P, R), same in zip(matrices, transfers, paired, strict=False)
-    ]
-    size = last.shape[0]
-    coarse = np.linalg.pinv(last.toarray(), rcond=size * float(np.finfo(np.float64).eps), hermitian=hermitian)
-    complexity = sum(matrix.nnz for matrix in matrices) / max(1, matrices[0].nnz)
-    return Hierarchy(kind, tuple(levels), coarse, complexity, hermitian)
+    double = values.astype(np.result_type(values, np.float64), copy=False)
+    whole = A = sp.csr_array((double, pattern.col, pattern.indptr), shape=pattern.shape)  # with the zeros it stores
+    levels = []
+    for (P, R), same, below in zip(transfers, paired, found[1:], strict=True):
+        spectrum = _galerkin.spectrum(A, hermitian)
+        levels.append(Level(A, P, R, _galerkin.scale(A, spectrum.largest), spectrum, same))
+        A = _galerkin.coarse(A, P, R, _tidy(sp.csr_array(below.A)) * size if whole.dtype == values.dtype else None)
+    entries = [level.A.nnz for level in levels] + [A.nnz]
+    coarse = _galerkin.inverse(A.toarray(), hermitian)
+    return Hierarchy(kind, whole, tuple(levels), coarse, sum(entries) / max(1, entries[0]), hermitian)
 
 
-def _unit(A: sp.csr_array) -> float:
+def unit(A: sp.csr_array) -> float:
     """The power of two above the largest entry: what A is divided by is undone without rounding."""
     largest = float(abs(A).max()) if A.nnz else 1.0
     return float(np.ldexp(1.0, int(np.frexp(largest)[1])))
@@ -164,6 +168,22 @@ def _check_weights(kind: str, found: list[Any]) -> None:
                 f"A must have interpolation weights of moderate size for amg; those of {kind} reach {largest:.0e} on "
                 f"level {number}, by a division by zero, as where A is indefinite. Choose another kind, or ilu."
             )
+
+
+def check_dtype(asked: str | None, own: str) -> bool:
+    """Whether cycles are to be in single precision although A, of the dtype ``own``, is not.
+
+    Raises
+    ------
+    TypeError
+        If they are to be in half precision, or in a wider one than A.
+    """
+    if asked not in (None, "float32", "float64"):
+        raise TypeError(_solver_words.dtype_of_cycles(asked))
+    double = own in ("float64", "complex128")
+    if asked == "float64" and not double:
+        raise TypeError(_solver_words.wide_cycles(own, asked))
+    return asked == "float32" and double
 
 
 def check_kind(kind: Any) -> None:
@@ -181,6 +201,50 @@ def check_diagonal(name: str, diagonal: Array) -> None:
     zero = np.flatnonzero(diagonal == 0)
     if zero.size:
         raise ValueError(_matrix_words.zero_diagonal(name, int(zero[0]), zero.size))
+
+
+class UnfitError(ValueError):
+    """A matrix with which the levels of another cannot be refreshed."""
+
+
+def check_refreshed(values: Array, pattern: Symbolic, hermitian: bool) -> None:
+    """Refuse a zero on the diagonal, and another symmetry than that of the levels.
+
+    Raises
+    ------
+    UnfitError
+        If there is a zero, or levels of a Hermitian matrix, which are their own adjoint, are given another.
+    """
+    A = sp.csr_array((values, pattern.col, pattern.indptr), shape=pattern.shape)
+    zero = np.flatnonzero(A.diagonal() == 0)
+    if zero.size:
+        raise UnfitError(_matrix_words.zero_diagonal("amg", int(zero[0]), zero.size))
+    if hermitian and _symmetry(values, pattern, float(np.finfo(values.dtype).eps)) != "hermitian":
+        raise UnfitError(_solver_words.refreshed_symmetry("amg"))
+
+
+def check_single(found: _galerkin.Anew, unit: float) -> None:
+    """Refuse values for which the cycles of levels in single precision would have to be in double.
+
+    Raises
+    ------
+    UnfitError
+        If they are such.
+    """
+    largest = _largest_inverse(found.scales, found.coarse) * unit
+    if largest > _LARGEST_SINGLE:
+        raise UnfitError(_solver_words.refreshed_range("amg", 1 / largest))
+
+
+def fits_single(found: Hierarchy) -> bool:
+    """Whether nothing is lost where cycles are in single precision, A divided by its unit."""
+    scales = [level.scale for level in found.levels]
+    return _largest_inverse(scales, found.coarse) * unit(found.A) <= _LARGEST_SINGLE
+
+
+def _largest_inverse(scales: Sequence[Array], coarse: Array) -> float:
+    """The largest entry of what stands for inverses: of the diagonals, and of the coarsest matrix."""
+    return max(float(abs(a).max(initial=0)) for a in (*scales, coarse))
 
 
 def _function(kind: str, dtype: np.dtype[Any], n: int, block: int) -> Callable[..., Any]:
@@ -233,50 +297,6 @@ def _symmetry(values: Array, pattern: Symbolic, eps: float) -> str:
     if _small(A - transpose.conj(), A, eps):
         return "hermitian"
     return "symmetric" if values.dtype.kind == "c" and _small(A - transpose, A, eps) else "nonsymmetric"
-
-
-def _scale(A: sp.csr_array, hermitian: bool) -> Array:
-    """4 / (3 lambda D), lambda an upper bound of the eigenvalues of D^-1 A; 0 where a coarse diagonal entry is."""
-    diagonal = A.diagonal()
-    inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0)
-    magnitude = sp.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
-    ones = np.ones(A.shape[0])  # row sums bound the eigenvalues by Gershgorin, and column sums those of the transpose
-    sums = [magnitude @ ones] if hermitian else [magnitude @ ones, magnitude.T @ ones]
-    bound = float(min((abs(inverse) * each).max(initial=0) for each in sums))
-    if hermitian and np.all(diagonal.real >= 0):
-        bound = _largest_eigenvalue(A, np.sqrt(inverse.real), bound)
-    return 4 / (3 * (bound or 1.0)) * inverse
-
-
-def _largest_eigenvalue(A: sp.csr_array, root: Array, bound: float) -> float:
-    """Of D^-1/2 A D^-1/2, or a little more; ``bound`` is an upper bound, returned as soon as no less can come out.
-
-    By Lanczos (Golub and Van Loan, 4th ed., section 10.1) from a fixed start.
-    """
-    v = np.random.default_rng(0).uniform(-1, 1, A.shape[0]).astype(A.dtype)
-    v /= np.linalg.norm(v)
-    old, below, estimate = np.zeros_like(v), 0.0, 0.0
-    diagonal: list[float] = []
-    off: list[float] = []
-    for _ in range(min(_LANCZOS, A.shape[0])):
-        w = A @ (root * v)  # from here on in place: at this size a temporary costs as much as the arithmetic
-        w *= root
-        old *= below
-        w -= old
-        diagonal.append(np.vdot(v, w).real)
-        tridiagonal = np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1)
-        estimate = _SAFETY * float(np.linalg.eigvalsh(tridiagonal)[-1])
-        if estimate >= bound:
-            return bound
-        np.multiply(v, diagonal[-1], out=old)
-        w -= old
-        below = float(np.linalg.norm(w))
-        if below <= 1e-12 * abs(diagonal[-1]):
-            break
-        off.append(below)
-        w /= below
-        old, v = v, w
-    return estimate
 
 
 def _small(difference: Any, A: Any, eps: float) -> bool:

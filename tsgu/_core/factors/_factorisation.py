@@ -111,6 +111,7 @@ class Factorisation:
         self._magnitude: sp.csr_array | None = None
         self._probed = False
         self._refines = False  # each solution, where the pivots are poor
+        self._settled = False
         self._verdict: Verdict | None = None
         self._refusal: SingularMatrixError | None = None
         self._lock = Lock()
@@ -154,6 +155,36 @@ class Factorisation:
             x[..., index if x.ndim > 1 else slice(None)] = np.nan
             columns[index] = ColumnInfo("non-finite", None, float("nan"))
         return x, columns
+
+    def settle(self) -> None:
+        """Find, by a solve for a random right-hand side, the factors that are accurate, and whether A is singular.
+
+        Raises
+        ------
+        SingularMatrixError
+            If it is.
+        """
+        with self._lock:
+            if not self._settled and self._factors is not None:
+                side = np.random.default_rng(0).uniform(-1, 1, self.matrix.shape[0])
+                self._solve(side.astype(self.matrix.dtype), False)
+            self._settled = True
+            self._check_verdict()
+
+    def precondition(self, v: Array, transposed: bool) -> Array:
+        """A^-1 v, or its transpose, for v of shape (n,) or (n, k), as the factors are: neither refined nor judged.
+
+        In the dtype of v. Raises as :meth:`settle`.
+        """
+        self.settle()
+        if v.dtype.kind == "c" and self.matrix.dtype.kind != "c":
+            real, imaginary = (self.precondition(part, transposed) for part in (v.real, v.imag))
+            return (real + 1j * imaginary).astype(v.dtype, copy=False)
+        if v.size == 0:
+            return v
+        with self._lock:
+            x = self._raw(np.ascontiguousarray(v, self.matrix.dtype), transposed)
+        return x.astype(v.dtype, copy=False)
 
     def _solve(self, b: Array, transposed: bool) -> tuple[Array, Array, list[str]]:
         if self._factors is not None and not self._factors.usable:

@@ -69,12 +69,13 @@ class IncompleteFactors:
     def nbytes(self) -> int:
         return self.nnz * (self.dtype.itemsize + self._index)
 
-    def solve(self, v: Array, transposed: bool) -> Array:
+    def precondition(self, v: Array, transposed: bool) -> Array:
         """(L U)^-1 v, or its transpose, for v of shape (n,) or (n, k); in the dtype of v."""
         if self._lu is None or v.size == 0:
             return v
         if v.dtype.kind == "c" and self.dtype.kind != "c":
-            return (self.solve(v.real, transposed) + 1j * self.solve(v.imag, transposed)).astype(v.dtype, copy=False)
+            real, imaginary = (self.precondition(part, transposed) for part in (v.real, v.imag))
+            return (real + 1j * imaginary).astype(v.dtype, copy=False)
         x: Array = self._lu.solve(np.ascontiguousarray(v, self.dtype), "T" if transposed else "N")
         return x.astype(v.dtype, copy=False)
 

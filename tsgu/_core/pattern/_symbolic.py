@@ -43,6 +43,13 @@ class Symbolic:
     def __reduce__(self) -> tuple[Any, ...]:
         return Symbolic, (self.indptr, self.col, self.shape, self.order, self.merge)  # without what is found again
 
+    def equals(self, other: "Symbolic") -> bool:
+        """Whether the same positions are stored, in whatever order they were given."""
+        if self is other:
+            return True
+        same = self.shape == other.shape and np.array_equal(self.indptr, other.indptr)
+        return same and np.array_equal(self.col, other.col)
+
     @property
     def nnz(self) -> int:
         return self.col.size

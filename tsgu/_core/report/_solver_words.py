@@ -46,7 +46,7 @@ def preconditioner_as_solver(name: str, got: object, package: str = "tsgu") -> s
 
 
 def not_m(got: object) -> str:
-    accepted = "a matrix or a callable r -> M r that approximates the inverse of A"
+    accepted = "a matrix or a callable r -> M r that approximates the inverse of A, or what direct.prepare returned"
     return not_a("M", accepted, got) + METHODS
 
 
@@ -54,6 +54,23 @@ def given_twice(name: str, one: object, other: object) -> str:
     return (
         f"{name} must be the same in both partials, since arguments are for both solves; got {one!r} and {other!r}. "
         "Pass it beside the methods."
+    )
+
+
+def transpose_of_prepared(name: str) -> str:
+    return f"T must be asked of what direct.prepare returned; got {name} prepared. Prepare {name} for A.T."
+
+
+def recipe_for_a_function(name: str) -> str:
+    return (
+        f"A must be a sparse matrix where M is the recipe {name}, which is built of it; got a function. Build M first."
+    )
+
+
+def recipe_in_jax(name: str) -> str:
+    return (
+        f"M must be built in JAX; got the recipe {name}. Give M={name}(A), built outside of jit, and refresh it for "
+        "other values, traced ones too: M.refresh(A)."
     )
 
 
@@ -121,6 +138,52 @@ def complex_m(got: object) -> str:
 
 def one_matrix(shape: tuple[int, ...], remedy: str) -> str:
     return f"A must be one matrix, with values of shape (nnz,); got a batch, {shape}. {remedy}"
+
+
+def refreshed_shape(name: str, n: int, got: tuple[int, ...]) -> str:
+    return f"A must have the shape ({n}, {n}) of the matrix that {name} was built for; got {got}. Build {name} for it."
+
+
+def refreshed_pattern(name: str, nnz: int, got: int) -> str:
+    found = f"{got} entries" if got != nnz else "as many in other places"
+    return (
+        f"A must have the pattern that {name} was built for, with {nnz} entries; got {found}. Store the zeros that may "
+        f"become other numbers, or build {name} for the new pattern."
+    )
+
+
+def refreshed_device(name: str, own: object, got: object) -> str:
+    return f"A must be on {own}, like the matrix that {name} was built for; got {got}. Bring it there by A.to."
+
+
+def refreshed_complex(name: str, own: object, got: object) -> str:
+    return f"A must be real, like the matrix that {name} was built for in {own}; got {got}. Build {name} for it."
+
+
+def refreshed_symmetry(name: str) -> str:
+    return (
+        f"A must be Hermitian, like the matrix that {name} was built for; got one that is not. Build {name} for a "
+        "matrix that is not, and refresh that."
+    )
+
+
+def refreshed_range(name: str, smallest: float) -> str:
+    return (
+        f"A must have diagonals, on all levels, that single precision holds beside its largest entry; got one that is "
+        f"{smallest:.0e} of it. Build {name} for this matrix: then its cycles are in double precision."
+    )
+
+
+def dtype_of_cycles(got: str) -> str:
+    return f"dtype must be float32, float64 or None, the precision of the cycles of amg; got {got}."
+
+
+def wide_cycles(own: str, got: str) -> str:
+    return f"dtype must be no wider than that of A, {own}; got {got}. Convert A, or leave dtype out."
+
+
+def refreshed_by(name: str) -> str:
+    return f"M must be a preconditioner of precond to be refreshed; got {name}, which has no refresh of its own."
 
 
 OF_ONE_MEMBER = "Build the preconditioner of one member, or of their mean."

@@ -234,7 +234,7 @@ class SolveInfo:
     columns : tuple of ColumnInfo
         The same for each right-hand side.
     note : str
-        What ``auto`` chose and why; else empty.
+        What ``auto`` chose and why; whether a recipe given as M was built, refreshed, rebuilt or kept; else empty.
 
     Examples
     --------
