@@ -30,7 +30,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if config.getoption("benchmark_only") or config.args_source is config.ArgsSource.ARGS else 2
 
 
-LEFT_OUT = ("needs pypardiso", "needs rslab", "needs lineax", "needs optimistix", "needs diffrax")
+LEFT_OUT = ("needs pypardiso", "needs rslab")
 """Reasons to skip where an extra is missing that ``tsgu[all]`` does not bring."""
 
 QUICK_IN_JAX = {
