@@ -22,7 +22,7 @@ getattr(importlib.import_module(name), function)(*args)
 
 def run(function: Callable[..., None], *args: str, devices: int = 1, seconds: float = 300.0) -> str:
     """What it has printed; the test fails where the process does, or is not done after so many seconds."""
-    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-c", _PROGRAM, function.__module__, function.__name__, str(seconds), *args]
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
