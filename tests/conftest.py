@@ -7,15 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 # Two OpenMP threads on two busy cores can be fifty times slower than one. A setting of the tests, never of the library.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Most of the time of the suite goes into XLA compiling; it takes a quarter as long without optimisation and without MLIR
-# for fusions. Programs as users have them are for benchmarks to measure and for --whole to test. XLA ends a process with
-# a flag that it does not know, and flags come and go with its releases.
+# Most of the time of the suite goes into XLA compiling; it takes a quarter as long without optimisation, and without
+# MLIR for fusions. Programs as users have them are for benchmarks to measure and for --whole to test. XLA ends a process
+# with a flag that it does not know, and flags come and go with its releases.
 try:
     _emitters = "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
 except PackageNotFoundError:
     _emitters = ""
-_as_users = not {"--benchmark-only", "--whole"}.isdisjoint(sys.argv)
-os.environ.setdefault("XLA_FLAGS", "" if _as_users else f"--xla_backend_optimization_level=0 {_emitters}")
+if {"--benchmark-only", "--whole"}.isdisjoint(sys.argv):
+    os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0 {_emitters}")
+else:
+    os.environ.setdefault("XLA_FLAGS", "")  # for the workers, who do not see the command line
 
 from collections.abc import Callable
 from pathlib import Path
