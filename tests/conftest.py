@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 # Two OpenMP threads on two busy cores can be fifty times slower than one. A setting of the tests, never of the library.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Most of the time of the suite goes into XLA compiling; it takes a quarter as long without optimisation, and without
-# MLIR for fusions. Programs as users have them are for benchmarks to measure and for --whole to test. XLA ends a process
-# with a flag that it does not know, and flags come and go with its releases.
+# MLIR for fusions. Programs as users have them are for benchmarks to measure and for --whole to test. XLA ends a
+# process with a flag that it does not know, and flags come and go with its releases.
 try:
     _emitters = "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
 except PackageNotFoundError:

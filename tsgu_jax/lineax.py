@@ -208,9 +208,9 @@ class Solver(lx.AbstractLinearSolver):
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> _State:
         if options:
             raise TypeError(f"options must be empty: give x0, M and tolerances to Solver; got {sorted(options)}.")
-        if operator.in_structure() != operator.out_structure():
-            raise ValueError(_wording.not_square((operator.out_size(), operator.in_size()), "A"))
         vectors = _Vectors.of(operator.in_structure())
+        if vectors != _Vectors.of(operator.out_structure()):
+            raise ValueError(_wording.not_square((operator.out_size(), operator.in_size()), "A"))
         if isinstance(operator, SparseLinearOperator):
             return _State(self.method.prepare(operator.matrix, **self.arguments).prepared, vectors)
         function = trace("A", lambda v: vectors.ravel(operator.mv(vectors.unravel(v))), vectors.like)

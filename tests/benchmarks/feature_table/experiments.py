@@ -1,6 +1,7 @@
 """The rows of the table: each an experiment on a library, which returns what was seen."""
 
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -143,6 +144,8 @@ def factored(library):
     """By the calls of SuperLU, and in a compiled program those of other factorisations."""
     system = systems.nonsymmetric()
     solver = library.direct(system)
+    if "tsgu_jax" in sys.modules:  # which would find the factors of an earlier experiment
+        sys.modules["tsgu_jax"].factor_store.clear()
     with counted() as calls:
         library.framework.gradient(solver, system)
     program = library.framework.program(solver, system)[1]
