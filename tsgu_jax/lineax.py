@@ -187,11 +187,11 @@ class Solver(lx.AbstractLinearSolver):
 
     Examples
     --------
-    >>> import jax.numpy as jnp, lineax, tsgu_jax
+    >>> import jax, jax.numpy as jnp, lineax, tsgu_jax
     >>> from tsgu_jax.lineax import Solver
-    >>> A = lineax.FunctionLinearOperator(lambda x: 2 * x, jnp.ones(3))
+    >>> A = lineax.FunctionLinearOperator(lambda x: 2 * x, jax.eval_shape(lambda: jnp.ones(3)))
     >>> solution = lineax.linear_solve(A, jnp.ones(3), Solver(tsgu_jax.gmres, rtol=1e-6))
-    >>> solution.value, bool(solution.result == lineax.RESULTS.successful)
+    >>> solution.value.round(4), bool(solution.result == lineax.RESULTS.successful)
     (Array([0.5, 0.5, 0.5], dtype=float32), True)
     """
 
