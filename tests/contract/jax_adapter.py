@@ -231,6 +231,7 @@ def adjoint(method: Any, A: Any, b: np.ndarray, w: np.ndarray, **kwargs: Any) ->
 
 record = tsgu_jax.record
 on_failure = tsgu_jax.on_failure
+forget_factors = tsgu_jax.factor_store.clear
 triangular_solve = tsgu_jax.triangular_solve
 ConvergenceWarning = tsgu_jax.ConvergenceWarning
 WarningAsError = (tsgu_jax.ConvergenceWarning, jax.errors.JaxRuntimeError)

@@ -216,6 +216,12 @@ def adjoint(method: Any, A: Any, b: np.ndarray, w: np.ndarray, **kwargs: Any) ->
 
 record = tsgu.record
 on_failure = tsgu.on_failure
+
+
+def forget_factors() -> None:
+    """There are none beyond a solve and its adjoint."""
+
+
 triangular_solve = tsgu.sparse_triangular_solve
 ConvergenceWarning = tsgu.ConvergenceWarning
 WarningAsError = tsgu.ConvergenceWarning
