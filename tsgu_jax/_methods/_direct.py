@@ -40,7 +40,7 @@ class Direct:
         values, entries = matrix.values, matrix.pattern.entries
         if not _internals.is_traced(values, entries.row, entries.col):
             arrays = (np.asarray(a) for a in (values, entries.row, entries.col))
-            _factors.factor(self.library, self.rtol, entries.shape, *arrays)
+            _factors.factors(self.library, self.rtol, entries.shape, *arrays)
         return _DirectSystem(values, entries, self.library, self.rtol)
 
 

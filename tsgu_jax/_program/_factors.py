@@ -16,14 +16,9 @@ from tsgu._core.factors._factorisation import Factorisation
 from tsgu._core.factors._superlu import SingularMatrixError
 from tsgu._core.pattern import _symbolic
 from tsgu._core.report._status import CODE
-from tsgu_jax._program._store import Factors, store
+from tsgu_jax._program._store import store
 
 Array = npt.NDArray[Any]
-
-
-def factor(library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array) -> None:
-    """Make the factors of one matrix, where they are not there."""
-    _factors_of(library, rtol, *counted(shape, values, row, col))
 
 
 def solve(
@@ -42,32 +37,22 @@ def solve(
     The arrays may have leading dimensions, those of nested batches, of size 1 where there is none. The factors of each
     matrix are made where they are not there, in this call or in an earlier one.
     """
-    lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1], col.shape[:-1])
-    members, b = parts(lead, b, ndim)
+    members, b = parts((values, row, col), b, ndim)
     x = np.empty_like(b)
     code = np.empty((*b.shape[: b.ndim - ndim], *b.shape[b.ndim - ndim + 1 :]), np.int32)
     residual = np.empty(code.shape, b.real.dtype)
     for part in members:
-        matrix = counted(shape, *(member(a, part.member, 1) for a in (values, row, col)))
-        solved, codes, residuals = _solve(_factors_of(library, rtol, *matrix), transposed, part.columns)
+        solved, codes, residuals = _solve(factors(library, rtol, shape, *part.entries), transposed, part.columns)
         x[part.place] = part.restored(solved)
         code[part.place] = codes.reshape(code[part.place].shape)
         residual[part.place] = residuals.reshape(code[part.place].shape)
     return x, code, residual
 
 
-def found(
-    library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array
-) -> Factorisation | None:
-    """The factors of one matrix, made where they are not there; None where it is singular."""
-    factorisation: Factorisation | None = _factors_of(library, rtol, *counted(shape, values, row, col)).lu
-    return factorisation
-
-
 class Part(NamedTuple):
     """The members of a batch that share a matrix, laid side by side as columns, (n, ...)."""
 
-    member: tuple[int, ...]
+    entries: tuple[Array, ...]
     place: tuple[Any, ...]
     columns: Array
     shape: tuple[int, ...]
@@ -77,8 +62,11 @@ class Part(NamedTuple):
         return np.moveaxis(columns.reshape(self.shape), 0, self.axis)
 
 
-def parts(matrices: tuple[int, ...], b: Array, ndim: int) -> tuple[Iterator[Part], Array]:
-    """The parts of b with one matrix each, for a batch of this shape, and b with the leading dimensions of both."""
+def parts(entries: tuple[Array, ...], b: Array, ndim: int) -> tuple[Iterator[Part], Array]:
+    """The parts of b with one matrix each, for values, rows and columns that may be batches, and b with the leading
+    dimensions of all.
+    """
+    matrices = np.broadcast_shapes(*(a.shape[:-1] for a in entries))
     lead = np.broadcast_shapes(matrices, b.shape[: b.ndim - ndim])
     b = np.broadcast_to(b, (*lead, *b.shape[b.ndim - ndim :]))
     sizes = (1,) * (len(lead) - len(matrices)) + matrices
@@ -89,7 +77,7 @@ def parts(matrices: tuple[int, ...], b: Array, ndim: int) -> tuple[Iterator[Part
             axis = b[place].ndim - ndim
             columns = np.moveaxis(b[place], axis, 0)
             flat = columns.reshape(columns.shape[0], columns.size // max(1, columns.shape[0]))
-            yield Part(index, place, flat, columns.shape, axis)
+            yield Part(tuple(member(a, index, 1) for a in entries), place, flat, columns.shape, axis)
 
     return each(), b
 
@@ -102,11 +90,11 @@ def member(a: Array, index: tuple[int, ...], ndim: int) -> Array:
     return member
 
 
-def _solve(factors: Factors, transposed: bool, b: Array) -> tuple[Array, Array, Array]:
+def _solve(factors: Factorisation | None, transposed: bool, b: Array) -> tuple[Array, Array, Array]:
     try:
-        if factors.lu is None:
+        if factors is None:
             raise SingularMatrixError
-        x, columns = factors.lu.solve(b, transposed)
+        x, columns = factors.solve(b, transposed)
     except SingularMatrixError:
         nothing = np.full_like(b, np.nan)
         return nothing, np.full(b.shape[1], CODE["singular"]), nothing[0].real
@@ -121,11 +109,16 @@ def counted(shape: tuple[int, int], values: Array, row: Array, col: Array) -> tu
     return symbolic, values if counted is None else values[counted]
 
 
-def _factors_of(library: str, rtol: float | None, symbolic: _symbolic.Symbolic, values: Array) -> Factors:
-    """The factors of a matrix, made where they are not there."""
-    return store.of(
+def factors(
+    library: str, rtol: float | None, shape: tuple[int, int], values: Array, row: Array, col: Array
+) -> Factorisation | None:
+    """The factors of one matrix, made where they are not there; None where it is singular."""
+    symbolic, values = counted(shape, values, row, col)
+    kept = store.of(
         (library, rtol, symbolic), values, lambda values: _factored(library, rtol, symbolic, merged(symbolic, values))
     )
+    found: Any = kept.lu
+    return found
 
 
 def _factored(library: str, rtol: float | None, symbolic: _symbolic.Symbolic, values: Array) -> Factorisation | None:

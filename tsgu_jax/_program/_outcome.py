@@ -7,16 +7,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
-from tsgu._core.report._status import CODE, SOUND, Status
+from tsgu._core.report._status import CODE, Status
 
 STATUSES = tuple(CODE)
 """Statuses by number."""
-
-IS_SOUND = np.array([not status or status in SOUND for status in STATUSES])
 
 
 class Info(NamedTuple):
@@ -102,4 +99,4 @@ class Outcome(NamedTuple):
     @property
     def sound(self) -> Array:
         """Whether there is nothing to warn of, for each column."""
-        return jnp.asarray(IS_SOUND)[self.code]
+        return self.code <= Status.NOT_VERIFIED

@@ -18,11 +18,11 @@ from jax.tree_util import register_dataclass
 
 from tsgu._core.methods import _diagnosis
 from tsgu._core.report import _log, _matrix_words, _place, _status
-from tsgu._core.report._status import ColumnInfo
+from tsgu._core.report._status import ColumnInfo, Status
 from tsgu_jax._program import _host, _mesh
 from tsgu_jax._program._conditions import in_all
 from tsgu_jax._program._internals import is_traced
-from tsgu_jax._program._outcome import IS_SOUND, STATUSES, Outcome
+from tsgu_jax._program._outcome import STATUSES, Outcome
 
 
 @partial(register_dataclass, data_fields=["values", "row", "col"], meta_fields=["shape", "hermitian"])
@@ -155,7 +155,7 @@ def _hear(
         one = {name: array[at] for name, array, at in zip(names, arrays, place, strict=True)}
         if one["code"].size and not one["code"].any():
             continue
-        if not keep and IS_SOUND[one["code"]].all():
+        if not keep and np.all(one["code"] <= Status.NOT_VERIFIED):
             continue
         name, note = (method, "") if choices is None else choices[int(one["choice"])]
         info = replace(_status.summarize(name, transposed, _columns(one), seconds), note=note)

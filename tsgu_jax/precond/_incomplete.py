@@ -65,18 +65,16 @@ def solve_as_they_are(
     v: Array,
 ) -> Array:
     """Solve with the factors of ``direct``, neither refined nor judged; NaN where they are singular."""
-    return _solved(partial(_factors.found, library, rtol, shape), transposed, ndim, values, row, col, v)
+    return _solved(partial(_factors.factors, library, rtol, shape), transposed, ndim, values, row, col, v)
 
 
 def _solved(
     factors: Callable[..., Any], transposed: bool, ndim: int, values: Array, row: Array, col: Array, v: Array
 ) -> Array:
-    lead = np.broadcast_shapes(values.shape[:-1], row.shape[:-1], col.shape[:-1])
-    members, v = _factors.parts(lead, v, ndim)
+    members, v = _factors.parts((values, row, col), v, ndim)
     x = np.empty_like(v)
     for part in members:
-        lu = factors(*(_factors.member(a, part.member, 1) for a in (values, row, col)))
-        x[part.place] = part.restored(_applied(lu, part.columns, transposed))
+        x[part.place] = part.restored(_applied(factors(*part.entries), part.columns, transposed))
     return x
 
 

@@ -143,7 +143,7 @@ CODE = {"": 0} | {status.words: int(status) for status in Status}
 
 SEVERITY = {status: rank for rank, status in enumerate(("converged", "not verified", "accuracy limit"))}
 
-SOUND = frozenset(SEVERITY)
+SOUND = frozenset(status.words for status in Status if status.sound)
 """The statuses that call for no warning."""
 
 
